@@ -1,0 +1,1 @@
+//! The last layer: accounts, loader cache, package status.

@@ -1,0 +1,1 @@
+//! The OCI image: layer order, packing, configuration and manifest.

@@ -1,0 +1,10 @@
+//! From `image.toml` to an image: specification, lock, graph, realisation, image, outputs.
+
+pub mod configure;
+pub mod finish;
+pub mod image;
+pub mod lock;
+pub mod output;
+pub mod sandbox;
+pub mod source;
+pub mod spec;

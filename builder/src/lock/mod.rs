@@ -1,0 +1,1 @@
+//! `image.lock`: what was resolved, pinned.

@@ -1,0 +1,1 @@
+//! The sandbox that maintainer scripts and builds run in.

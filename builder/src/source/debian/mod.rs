@@ -1,0 +1,1 @@
+//! Debian archives: indexes, versions, relations, solving, packages.

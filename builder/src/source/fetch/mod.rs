@@ -1,0 +1,1 @@
+//! Downloads: mirrors, retries, hashes.

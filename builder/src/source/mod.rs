@@ -1,0 +1,5 @@
+//! Where trees come from.
+
+pub mod debian;
+pub mod fetch;
+pub mod files;

@@ -1,0 +1,1 @@
+//! `image.toml`: as written, and checked.

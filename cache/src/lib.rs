@@ -1,0 +1,1 @@
+//! Shared builds: registries as binary caches.

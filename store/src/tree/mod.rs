@@ -1,0 +1,7 @@
+//! Trees: directories, files, links and deletions, rooted at `/`.
+
+mod entry;
+mod path;
+
+pub use entry::{DELETION_PREFIX, Entry, Kind, OPAQUE_NAME};
+pub use path::{PathError, TreePath};
