@@ -3,5 +3,11 @@
 //! This crate knows no network and no `image.toml`. See `docs/ARCHITECTURE.md` for how the parts
 //! fit, `docs/formats/` for every byte format that is frozen here.
 
+pub mod derivation;
 pub mod digest;
+pub mod layer;
+pub mod listing;
+pub mod path;
+pub mod realisation;
+pub mod tar;
 pub mod tree;

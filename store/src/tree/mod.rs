@@ -2,6 +2,8 @@
 
 mod entry;
 mod path;
+mod spool;
 
 pub use entry::{DELETION_PREFIX, Entry, Kind, OPAQUE_NAME};
 pub use path::{PathError, TreePath};
+pub use spool::{EntrySink, SpoolError, TreeSpool};
