@@ -1,1 +1,3 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
+
+pub mod deb;
