@@ -6,8 +6,10 @@
 mod ar;
 mod members;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
+use data_encoding::HEXLOWER;
 use drystone_store::derivation::Derivation;
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
@@ -17,6 +19,7 @@ use drystone_store::tree::{Entry, Kind, PathError, SpoolError, TreePath, TreeSpo
 
 pub use ar::ArError;
 use ar::ArReader;
+use md5::Digest;
 
 /// Version of the `deb` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
@@ -25,6 +28,14 @@ const FREE_CONTENT: u64 = 4 << 30;
 /// Beyond [`FREE_CONTENT`], how many times larger than its archive a package may be: more is a
 /// decompression bomb.
 const MAX_RATIO: u64 = 200;
+
+const CONTROL: &str = "control.tar";
+const DATA: &str = "data.tar";
+/// The control tree's file list, as dpkg keeps it in `info/PACKAGE.list`: the archive's own paths
+/// in the archive's own order.
+pub const LIST: &str = "list";
+/// The control tree's digests of configuration files: `PATH MD5` lines, as dpkg's status has them.
+pub const CONFFILE_DIGESTS: &str = "conffiles.md5";
 
 /// Top-level directories that merged `/usr` moves below `/usr`
 /// (Debian's usrmerge, `/usr/share/doc/usrmerge`).
@@ -132,33 +143,145 @@ pub fn import(
     let mut ar = ArReader::new(BufReader::with_capacity(1 << 18, reader))?;
     check_version(&mut ar)?;
     let limit = FREE_CONTENT.max(size.saturating_mul(MAX_RATIO));
+    let budget = Budget { limit, size };
     let mut control = None;
     let mut data = None;
     while let Some(member) = ar.next_member()? {
-        let (stem, is_data) = match member.as_str() {
-            name if name.starts_with("control.tar") => ("control.tar", false),
-            name if name.starts_with("data.tar") => ("data.tar", true),
-            // deb(5): members whose names start with an underscore are to be ignored.
-            name if name.starts_with('_') => continue,
-            _ => continue,
-        };
-        let stream = members::decompress(&member, stem, ar.content())?;
-        let label = if is_data { format!("{name}-data") } else { format!("{name}-control") };
-        let label = if is_data { name.to_owned() } else { label };
-        let mut spool = store.spool();
-        read_tar(stem, stream, &mut spool, is_data, Budget { limit, size })?;
-        let tree = store.add_tree(&label, compression, &mut spool);
-        let output = tree.map_err(|error| match error {
-            StoreError::Spool(source) => DebError::Tree { member: stem, source },
-            other => DebError::Store(other),
-        })?;
-        *(if is_data { &mut data } else { &mut control }) = Some(output);
+        // deb(5) fixes the order: control before data. Members that it does not name are ignored.
+        if member.starts_with(CONTROL) && control.is_none() {
+            let stream = members::decompress(&member, CONTROL, ar.content())?;
+            control = Some(ControlArchive::read(store, stream, budget)?);
+        } else if member.starts_with(DATA) && data.is_none() {
+            let control = control.as_mut().ok_or(DebError::NoMember(CONTROL))?;
+            let stream = members::decompress(&member, DATA, ar.content())?;
+            let mut spool = read_data(store, stream, control, budget)?;
+            data = Some(add_tree(store, DATA, name, compression, &mut spool)?);
+        }
     }
-    let control = control.ok_or(DebError::NoMember("control.tar"))?;
-    let data = data.ok_or(DebError::NoMember("data.tar"))?;
+    let mut control = control.ok_or(DebError::NoMember(CONTROL))?;
+    let data = data.ok_or(DebError::NoMember(DATA))?;
+    control.add_derived()?;
+    let label = format!("{name}-control");
+    let control = add_tree(store, CONTROL, &label, compression, &mut control.spool)?;
     let outputs = [("data".to_owned(), data.clone()), ("control".to_owned(), control.clone())];
     store.put_realisation(&derivation(archive), outputs)?;
     Ok(ImportedDeb { data, control })
+}
+
+fn add_tree(
+    store: &Store,
+    member: &'static str,
+    name: &str,
+    compression: Compression,
+    spool: &mut TreeSpool,
+) -> Result<Output, DebError> {
+    store.add_tree(name, compression, spool).map_err(|error| match error {
+        StoreError::Spool(source) => DebError::Tree { member, source },
+        other => DebError::Store(other),
+    })
+}
+
+/// The control archive while the data goes by: dpkg learns two more facts from the data, and keeps
+/// them beside the control files, so the control tree does too.
+struct ControlArchive {
+    spool: TreeSpool,
+    conffiles: BTreeMap<String, Option<String>>,
+    list: String,
+}
+
+impl ControlArchive {
+    fn read(store: &Store, stream: impl Read, budget: Budget) -> Result<Self, DebError> {
+        let mut spool = store.spool();
+        let mut conffiles = BTreeMap::new();
+        read_tar(CONTROL, stream, false, budget, |_, entry, content| {
+            if let LIST | CONFFILE_DIGESTS = entry.path.as_str() {
+                let path = entry.path.to_string();
+                let what = "a name that is kept for what the import finds out".to_owned();
+                return Err(DebError::Entry { member: CONTROL, path, what });
+            }
+            if entry.path.as_str() != "conffiles" {
+                return add(CONTROL, &mut spool, entry, content);
+            }
+            let mut text = Vec::new();
+            content
+                .read_to_end(&mut text)
+                .map_err(|source| DebError::Tar { member: CONTROL, source })?;
+            for line in String::from_utf8_lossy(&text).lines() {
+                if let Some(path) = line.split_whitespace().last() {
+                    conffiles.insert(path.to_owned(), None);
+                }
+            }
+            add(CONTROL, &mut spool, entry, &mut text.as_slice())
+        })?;
+        Ok(Self { spool, conffiles, list: String::new() })
+    }
+
+    /// Adds dpkg's file list, and the digests of configuration files that its status names.
+    fn add_derived(&mut self) -> Result<(), DebError> {
+        let digests: String = self
+            .conffiles
+            .iter()
+            .filter_map(|(path, digest)| Some(format!("{path} {}\n", digest.as_ref()?)))
+            .collect();
+        for (name, text) in [(LIST, &self.list), (CONFFILE_DIGESTS, &digests)] {
+            let path = TreePath::new(name).expect("the name is a valid path");
+            self.spool
+                .add_file(path, 0o644, text.as_bytes())
+                .map_err(|source| DebError::Tree { member: CONTROL, source })?;
+        }
+        Ok(())
+    }
+}
+
+fn read_data(
+    store: &Store,
+    stream: impl Read,
+    control: &mut ControlArchive,
+    budget: Budget,
+) -> Result<TreeSpool, DebError> {
+    let mut spool = store.spool();
+    // dpkg names the root first, whether or not the archive has it.
+    control.list.push_str("/.\n");
+    read_tar(DATA, stream, true, budget, |raw, entry, content| {
+        let name = format!("/{raw}");
+        control.list.push_str(&name);
+        control.list.push('\n');
+        match control.conffiles.get_mut(&name) {
+            Some(digest) if matches!(entry.kind, Kind::File { .. }) => {
+                let mut hashing = Md5Reader { inner: content, hasher: md5::Md5::new() };
+                add(DATA, &mut spool, entry, &mut hashing)?;
+                *digest = Some(HEXLOWER.encode(&hashing.hasher.finalize()));
+                Ok(())
+            }
+            _ => add(DATA, &mut spool, entry, content),
+        }
+    })?;
+    Ok(spool)
+}
+
+fn add(
+    member: &'static str,
+    spool: &mut TreeSpool,
+    entry: Entry,
+    content: &mut dyn Read,
+) -> Result<(), DebError> {
+    spool.add(entry, content).map_err(|source| match source {
+        SpoolError::Io { source, .. } => DebError::Tar { member, source },
+        source => DebError::Tree { member, source },
+    })
+}
+
+struct Md5Reader<'a> {
+    inner: &'a mut dyn Read,
+    hasher: md5::Md5,
+}
+
+impl Read for Md5Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 fn check_version(ar: &mut ArReader<impl Read>) -> Result<(), DebError> {
@@ -182,13 +305,14 @@ struct Budget {
     size: u64,
 }
 
-/// Reads a tar of any dialect into a tree.
+/// Reads a tar of any dialect; `visit` gets each entry's path as the archive has it (without the
+/// leading `./`), the entry and its content.
 fn read_tar(
     member: &'static str,
     stream: impl Read,
-    spool: &mut TreeSpool,
     merge: bool,
     budget: Budget,
+    mut visit: impl FnMut(&str, Entry, &mut dyn Read) -> Result<(), DebError>,
 ) -> Result<(), DebError> {
     let damaged = |source| DebError::Tar { member, source };
     let mut archive = tar::Archive::new(stream);
@@ -199,21 +323,18 @@ fn read_tar(
         if total > budget.limit {
             return Err(DebError::Bomb { limit: budget.limit, size: budget.size });
         }
-        let Some(converted) = convert(member, &entry, merge)? else { continue };
-        spool.add(converted, &mut entry).map_err(|source| match source {
-            SpoolError::Io { source, .. } => DebError::Tar { member, source },
-            source => DebError::Tree { member, source },
-        })?;
+        let Some((raw, converted)) = convert(member, &entry, merge)? else { continue };
+        visit(&raw, converted, &mut entry)?;
     }
     Ok(())
 }
 
-/// A tar entry as an entry of a tree; `None` for the root and for what merged `/usr` replaces.
+/// A tar entry as its plain path and an entry of a tree; `None` for the root.
 fn convert<R: Read>(
     member: &'static str,
     entry: &tar::Entry<'_, R>,
     merge: bool,
-) -> Result<Option<Entry>, DebError> {
+) -> Result<Option<(String, Entry)>, DebError> {
     let bad_path = |source| DebError::Path { member, source };
     let raw = entry.path_bytes();
     let text = std::str::from_utf8(&raw)
@@ -252,14 +373,15 @@ fn convert<R: Read>(
     };
     let is_symlink = matches!(kind, Kind::Symlink { .. });
     let mode = if is_symlink { 0o777 } else { header.mode().map_err(damaged)? & 0o7777 };
-    Ok(Some(Entry {
+    let entry = Entry {
         mode,
         uid: id(header.uid().map_err(damaged)?, "user")?,
         gid: id(header.gid().map_err(damaged)?, "group")?,
-        xattrs: Default::default(),
+        xattrs: BTreeMap::new(),
         path: map(path.clone(), is_symlink),
         kind,
-    }))
+    };
+    Ok(Some((path.to_string(), entry)))
 }
 
 /// Maps a path to merged `/usr`: `bin/x` is `usr/bin/x`. A symbolic link at `bin` itself is the

@@ -104,7 +104,7 @@ fn malformed_archives_are_refused() {
     assert!(matches!(import_bytes(&no_data), Err(DebError::NoMember("control.tar"))));
     let old = deb(&[("debian-binary", b"0.939\n".to_vec())]);
     assert!(matches!(import_bytes(&old), Err(DebError::Version(_))));
-    let odd = deb(&[("debian-binary", b"2.0\n".to_vec()), ("data.tar.rar", vec![1])]);
+    let odd = deb(&[("debian-binary", b"2.0\n".to_vec()), ("control.tar.rar", vec![1])]);
     assert!(matches!(import_bytes(&odd), Err(DebError::Compression(_))));
 }
 
@@ -136,6 +136,38 @@ fn each_compression_gives_the_same_tree() {
         results.push(import_bytes(&std::fs::read(&file).unwrap()).unwrap());
     }
     assert!(results.len() >= 3 && results.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn the_control_tree_holds_what_dpkg_learns_from_the_data() {
+    use tar::EntryType::{Directory, Regular};
+    let control = tar_of(&[
+        ("./control", Regular, "", "Package: x\n"),
+        ("./conffiles", Regular, "", "/etc/x.conf\n"),
+    ]);
+    let data = tar_of(&[
+        ("./", Directory, "", ""),
+        ("./etc/", Directory, "", ""),
+        ("./etc/x.conf", Regular, "", "hello"),
+        ("./bin/", Directory, "", ""),
+    ]);
+    let bytes =
+        deb(&[("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar", data)]);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let digest = BlobDigest::of(&bytes);
+    let imported = import(&store, &digest, "x-1", 1, bytes.as_slice(), Compression::Gzip1).unwrap();
+    let mut files = BTreeMap::new();
+    store
+        .read_tree(&imported.control, |entry, content| {
+            let mut text = String::new();
+            content.read_to_string(&mut text).unwrap();
+            files.insert(entry.path.to_string(), text);
+            Ok::<(), StoreError>(())
+        })
+        .unwrap();
+    assert_eq!(files[LIST], "/.\n/etc\n/etc/x.conf\n/bin\n");
+    assert_eq!(files[CONFFILE_DIGESTS], "/etc/x.conf 5d41402abc4b2a76b9719d911017c592\n");
 }
 
 proptest! {
