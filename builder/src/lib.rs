@@ -8,3 +8,4 @@ pub mod output;
 pub mod sandbox;
 pub mod source;
 pub mod spec;
+pub mod stack;
