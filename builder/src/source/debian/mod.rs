@@ -1,1 +1,7 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
+
+pub mod control;
+pub mod index;
+pub mod relation;
+pub mod release;
+pub mod version;
