@@ -1,3 +1,8 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
 
 pub mod deb;
+pub mod control;
+pub mod index;
+pub mod relation;
+pub mod release;
+pub mod version;
