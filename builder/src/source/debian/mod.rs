@@ -1,1 +1,4 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
+
+pub mod apt_sources;
+pub mod mirror;
