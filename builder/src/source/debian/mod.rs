@@ -2,3 +2,4 @@
 
 pub mod apt_sources;
 pub mod mirror;
+pub mod openpgp;
