@@ -3,6 +3,8 @@
 //! Whether a key may sign is judged by its newest valid self-signature, as gpg does, at two
 //! moments: when the document was signed and now. Revocations count whenever they were made.
 
+use std::sync::OnceLock;
+
 use pgp::packet::{PublicKey, PublicSubkey, Signature, SignatureType, SubpacketData, UserId};
 use pgp::ser::Serialize as _;
 use pgp::types::{KeyDetails, PublicParams, Tag, VerifyingKey};
@@ -39,12 +41,19 @@ pub(super) struct Certificate {
     users: Vec<Part<UserId>>,
     subkeys: Vec<Part<PublicSubkey>>,
     open: Open,
+    proven: OnceLock<Proven>,
 }
 
 impl Certificate {
     pub(super) fn new(key: PublicKey) -> Self {
         let primary = Part { value: key, signatures: Vec::new() };
-        Self { primary, users: Vec::new(), subkeys: Vec::new(), open: Open::Primary }
+        Self {
+            primary,
+            users: Vec::new(),
+            subkeys: Vec::new(),
+            open: Open::Primary,
+            proven: OnceLock::new(),
+        }
     }
 
     pub(super) fn add_user(&mut self, value: UserId) {
@@ -111,82 +120,96 @@ impl Certificate {
         made: i64,
         now: i64,
     ) -> Result<(), Rejection> {
-        let key = &self.primary.value;
-        if self.primary.signatures.iter().any(|signature| {
-            signature.typ() == Some(SignatureType::KeyRevocation)
-                && signature.verify_key(key).is_ok()
-        }) {
+        let proven = self.proven.get_or_init(|| Proven::of(self));
+        if has_kind(&proven.primary, SignatureType::KeyRevocation) {
             return Err(Rejection::KeyRevoked);
         }
-        let own = self.newest_self_signature(now).ok_or(Rejection::Unbound)?;
-        in_force(key, own, made, now)?;
-        match component {
-            Component::Primary => permits_signing(own, true),
-            Component::Subkey(at) => self.subkey_may_sign(&self.subkeys[at], made, now),
-        }
-    }
-
-    /// The newest valid signature of the primary key about itself: over it, or over a user id that
-    /// is not revoked.
-    fn newest_self_signature(&self, now: i64) -> Option<&Signature> {
-        let key = &self.primary.value;
-        let direct = self.primary.signatures.iter().filter(|signature| {
-            signature.typ() == Some(SignatureType::Key) && signature.verify_key(key).is_ok()
-        });
-        let over_users = self.users.iter().filter_map(|user| {
-            let verified: Vec<&Signature> = user
-                .signatures
-                .iter()
-                .filter(|one| one.verify_certification(key, Tag::UserId, &user.value).is_ok())
-                .collect();
-            let newest = |revocation: bool| {
-                let of_kind = verified
-                    .iter()
-                    .filter(|one| revocation == (one.typ() == Some(SignatureType::CertRevocation)));
-                of_kind
-                    .copied()
-                    .filter(|one| sound(one, now).is_ok() || revocation)
-                    .max_by_key(|one| one.created())
-            };
-            let certification = newest(false)?;
-            let revoked = newest(true).is_some_and(|one| one.created() >= certification.created());
-            (!revoked).then_some(certification)
-        });
-        let sound_direct = direct.filter(|signature| sound(signature, now).is_ok());
-        sound_direct.chain(over_users).max_by_key(|signature| signature.created())
-    }
-
-    fn subkey_may_sign(
-        &self,
-        subkey: &Part<PublicSubkey>,
-        made: i64,
-        now: i64,
-    ) -> Result<(), Rejection> {
-        let (primary, key) = (&self.primary.value, &subkey.value);
-        let of_kind = |kind| {
-            let mut signatures = subkey.signatures.iter();
-            std::iter::from_fn(move || {
-                signatures.find(|signature| {
-                    signature.typ() == Some(kind)
-                        && signature.verify_subkey_binding(primary, key).is_ok()
-                })
-            })
-        };
-        if of_kind(SignatureType::SubkeyRevocation).next().is_some() {
+        let own = proven.newest_self_signature(now).ok_or(Rejection::Unbound)?;
+        in_force(&self.primary.value, own, made, now)?;
+        let Component::Subkey(at) = component else { return permits_signing(own, true) };
+        let signatures = &proven.subkeys[at];
+        if has_kind(signatures, SignatureType::SubkeyRevocation) {
             return Err(Rejection::KeyRevoked);
         }
-        let binding = of_kind(SignatureType::SubkeyBinding)
-            .filter(|signature| sound(signature, now).is_ok())
-            .max_by_key(|signature| signature.created())
-            .ok_or(Rejection::Unbound)?;
-        in_force(key, binding, made, now)?;
+        let binding = newest(signatures, now, |_| true).ok_or(Rejection::Unbound)?;
+        in_force(&self.subkeys[at].value, binding, made, now)?;
         permits_signing(binding, false)?;
         // Without the subkey's own consent anybody could claim another's signing key.
         let consent = binding.embedded_signature().ok_or(Rejection::Unbound)?;
-        let consents =
-            sound(consent, now).is_ok() && consent.verify_primary_key_binding(key, primary).is_ok();
-        if consents { Ok(()) } else { Err(Rejection::Unbound) }
+        sound(consent, now).map(|_| ()).map_err(|_| Rejection::Unbound)
     }
+}
+
+/// The signatures of a certificate that its own keys have really made. Proving them costs several
+/// public key operations and depends on no time, so it is done once, when first needed.
+#[derive(Debug, Clone)]
+struct Proven {
+    primary: Vec<Signature>,
+    users: Vec<Vec<Signature>>,
+    /// Bindings for signing are here only with the subkey's valid consent.
+    subkeys: Vec<Vec<Signature>>,
+}
+
+impl Proven {
+    fn of(certificate: &Certificate) -> Self {
+        let primary = &certificate.primary.value;
+        let user = |part: &Part<UserId>| {
+            part.proven(|one| one.verify_certification(primary, Tag::UserId, &part.value).is_ok())
+        };
+        let subkey = |part: &Part<PublicSubkey>| {
+            part.proven(|one| {
+                let consent = one.embedded_signature();
+                let consents = || {
+                    consent.is_some_and(|consent| {
+                        consent.verify_primary_key_binding(&part.value, primary).is_ok()
+                    })
+                };
+                one.verify_subkey_binding(primary, &part.value).is_ok()
+                    && (!one.key_flags().sign() || consents())
+            })
+        };
+        Self {
+            primary: certificate.primary.proven(|one| one.verify_key(primary).is_ok()),
+            users: certificate.users.iter().map(user).collect(),
+            subkeys: certificate.subkeys.iter().map(subkey).collect(),
+        }
+    }
+
+    /// The newest sound signature of the primary key about itself: over it, or over a user id that
+    /// is not revoked.
+    fn newest_self_signature(&self, now: i64) -> Option<&Signature> {
+        let over_users = self.users.iter().filter_map(|signatures| {
+            let certification = newest(signatures, now, |one| !revokes_user(one))?;
+            let mut revocations = signatures.iter().filter(|one| revokes_user(one));
+            let revoked = revocations.any(|one| one.created() >= certification.created());
+            (!revoked).then_some(certification)
+        });
+        let direct = newest(&self.primary, now, |one| one.typ() == Some(SignatureType::Key));
+        direct.into_iter().chain(over_users).max_by_key(|signature| signature.created())
+    }
+}
+
+impl<T> Part<T> {
+    fn proven(&self, holds: impl Fn(&Signature) -> bool) -> Vec<Signature> {
+        self.signatures.iter().filter(|signature| holds(signature)).cloned().collect()
+    }
+}
+
+fn has_kind(signatures: &[Signature], kind: SignatureType) -> bool {
+    signatures.iter().any(|signature| signature.typ() == Some(kind))
+}
+
+fn revokes_user(signature: &Signature) -> bool {
+    signature.typ() == Some(SignatureType::CertRevocation)
+}
+
+fn newest(
+    signatures: &[Signature],
+    now: i64,
+    wanted: impl Fn(&Signature) -> bool,
+) -> Option<&Signature> {
+    let sound = signatures.iter().filter(|one| wanted(one) && sound(one, now).is_ok());
+    sound.max_by_key(|signature| signature.created())
 }
 
 fn names_issuer(key: &impl KeyDetails, signature: &Signature) -> bool {
