@@ -6,3 +6,6 @@ pub mod index;
 pub mod relation;
 pub mod release;
 pub mod version;
+pub mod apt_sources;
+pub mod mirror;
+pub mod openpgp;

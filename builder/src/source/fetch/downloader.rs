@@ -1,0 +1,413 @@
+//! The downloader: addresses in order, attempts with pauses, limits, verification.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use drystone_store::digest::BlobDigest;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::retry::{Failure, backoff};
+use super::sink::Sink;
+use super::{Credentials, FetchError, http, local, shown};
+
+/// Attempts at one address, successful beginnings included: a server that gives a few bytes each
+/// time must come to an end.
+const MOST_ATTEMPTS: u32 = 30;
+
+/// How the downloader behaves. The default suits interactive use.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Transfers at the same time.
+    pub parallel: usize,
+    /// Attempts at one address in a row that bring nothing, before the next address is tried.
+    pub attempts: u32,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest silence of a server.
+    pub idle_timeout: Duration,
+    /// The pause after a first failure; it doubles with each further one.
+    pub first_pause: Duration,
+    /// The longest pause, and the longest `Retry-After` that is waited for.
+    pub longest_pause: Duration,
+    /// Whether proxies are taken from the environment.
+    pub proxies: bool,
+    /// Credentials for addresses that hold none.
+    pub credentials: Credentials,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            parallel: 8,
+            attempts: 5,
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(30),
+            first_pause: Duration::from_millis(300),
+            longest_pause: Duration::from_secs(30),
+            proxies: true,
+            credentials: Credentials::default(),
+        }
+    }
+}
+
+/// One file to fetch.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// What people call it, for progress and messages.
+    pub name: String,
+    /// Where it is, best first.
+    pub urls: Vec<Url>,
+    /// Its digest, if known.
+    pub sha256: Option<BlobDigest>,
+    /// Its size in bytes, if known.
+    pub size: Option<u64>,
+    /// The most bytes that are accepted.
+    pub limit: u64,
+    /// The caller's file (usually temporary); it is created or emptied. After a failure it is
+    /// empty, after an interruption its content means nothing.
+    pub destination: PathBuf,
+}
+
+impl Download {
+    /// A file whose digest and size are known.
+    pub fn exact(
+        name: impl Into<String>,
+        urls: Vec<Url>,
+        sha256: BlobDigest,
+        size: u64,
+        destination: PathBuf,
+    ) -> Self {
+        let name = name.into();
+        Self { name, urls, sha256: Some(sha256), size: Some(size), limit: size, destination }
+    }
+
+    /// A file whose size is not known but bounded; `sha256` may be known.
+    pub fn bounded(
+        name: impl Into<String>,
+        urls: Vec<Url>,
+        sha256: Option<BlobDigest>,
+        limit: u64,
+        destination: PathBuf,
+    ) -> Self {
+        Self { name: name.into(), urls, sha256, size: None, limit, destination }
+    }
+}
+
+/// A file that was fetched and verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Downloaded {
+    /// Its digest.
+    pub sha256: BlobDigest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The address that served it, without credentials.
+    pub url: String,
+}
+
+/// Hears how downloads get on. Calls come from several tasks and must return quickly.
+pub trait DownloadObserver: Send + Sync {
+    /// A download begins; `total` is its size in bytes, if known.
+    fn started(&self, name: &str, total: Option<u64>);
+    /// Further bytes have come.
+    fn advanced(&self, name: &str, bytes: u64);
+    /// All bytes so far are void: the download starts over.
+    fn restarted(&self, _name: &str) {}
+    /// An attempt failed and will be repeated; `reason` holds no credentials.
+    fn retrying(&self, _name: &str, _reason: &str) {}
+    /// The download has ended, well or not.
+    fn finished(&self, name: &str);
+}
+
+/// An observer that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl DownloadObserver for Silent {
+    fn started(&self, _name: &str, _total: Option<u64>) {}
+    fn advanced(&self, _name: &str, _bytes: u64) {}
+    fn finished(&self, _name: &str) {}
+}
+
+/// Says that a download has ended even when its future is dropped.
+struct Watch<'a> {
+    observer: &'a dyn DownloadObserver,
+    name: &'a str,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.observer.finished(self.name);
+    }
+}
+
+/// What an attempt needs to know.
+pub(super) struct Job<'a> {
+    pub name: &'a str,
+    pub size: Option<u64>,
+    pub limit: u64,
+    pub credentials: &'a Credentials,
+    pub observer: &'a dyn DownloadObserver,
+}
+
+impl Job<'_> {
+    pub(super) fn largest(&self) -> u64 {
+        self.size.unwrap_or(self.limit)
+    }
+
+    /// Checks a size that was announced (`whole`), or that has come so far.
+    pub(super) fn check_size(&self, url: &Url, actual: u64, whole: bool) -> Result<(), FetchError> {
+        match self.size {
+            Some(expected) if actual > expected || (whole && actual != expected) => {
+                Err(FetchError::SizeMismatch { url: shown(url), expected, actual })
+            }
+            _ if actual > self.limit => {
+                Err(FetchError::TooLarge { url: shown(url), limit: self.limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Empties the sink and tells the observer, if there is anything to forget.
+    pub(super) fn restart(&self, sink: &mut Sink) -> Result<(), FetchError> {
+        if sink.written() > 0 {
+            self.observer.restarted(self.name);
+            sink.reset()?;
+        }
+        Ok(())
+    }
+}
+
+/// Fetches files. Clones share one connection pool and one bound on parallel transfers.
+#[derive(Clone)]
+pub struct Downloader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    /// Made when first needed: reading the host's certificates takes longer than a build with
+    /// nothing to do.
+    client: OnceLock<reqwest::Client>,
+    transfers: Semaphore,
+}
+
+impl Downloader {
+    /// A downloader; nothing is opened or read yet.
+    pub fn new(settings: Settings) -> Self {
+        let transfers = Semaphore::new(settings.parallel.max(1));
+        Self { shared: Arc::new(Shared { settings, client: OnceLock::new(), transfers }) }
+    }
+
+    /// Fetches one file into its destination.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]: that of the only address, or [`FetchError::Exhausted`] with one for each.
+    pub async fn fetch(
+        &self,
+        download: &Download,
+        observer: &dyn DownloadObserver,
+    ) -> Result<Downloaded, FetchError> {
+        let job = self.job(&download.name, download.size, download.limit, observer);
+        let sink = Sink::file(&download.destination)?;
+        observer.started(&download.name, download.size);
+        let _watch = Watch { observer, name: &download.name };
+        let (sink, url) = self.run(&job, &download.urls, download.sha256, sink).await?;
+        Ok(Downloaded { sha256: sink.digest(), size: sink.written(), url })
+    }
+
+    /// Fetches many files in parallel; results are in the order of `downloads`.
+    ///
+    /// # Errors
+    ///
+    /// The first [`FetchError`]; transfers still under way are then given up.
+    pub async fn fetch_all(
+        &self,
+        downloads: &[Download],
+        observer: &dyn DownloadObserver,
+    ) -> Result<Vec<Downloaded>, FetchError> {
+        let running: Vec<_> = downloads
+            .iter()
+            .enumerate()
+            .map(async |(at, download)| Ok((at, self.fetch(download, observer).await?)))
+            .collect();
+        // Twice the transfers, so that pauses between attempts leave no gap.
+        let width = self.shared.settings.parallel.max(1) * 2;
+        let done = futures_util::stream::iter(running).buffer_unordered(width);
+        let mut fetched: Vec<(usize, Downloaded)> = done.try_collect().await?;
+        fetched.sort_by_key(|(at, _)| *at);
+        Ok(fetched.into_iter().map(|(_, downloaded)| downloaded).collect())
+    }
+
+    /// Fetches a small file into memory; `None` if the server has none.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`], among others when it is larger than `limit` bytes.
+    pub async fn fetch_bytes(&self, url: &Url, limit: u64) -> Result<Option<Bytes>, FetchError> {
+        let name = shown(url);
+        let job = self.job(&name, None, limit, &Silent);
+        let outcome = self.run(&job, std::slice::from_ref(url), None, Sink::memory()).await;
+        match outcome {
+            Ok((sink, _)) => Ok(Some(sink.into_memory().into())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn job<'a>(
+        &'a self,
+        name: &'a str,
+        size: Option<u64>,
+        limit: u64,
+        observer: &'a dyn DownloadObserver,
+    ) -> Job<'a> {
+        Job { name, size, limit, credentials: &self.shared.settings.credentials, observer }
+    }
+
+    /// Tries the addresses in order; the full sink and the address that filled it.
+    async fn run(
+        &self,
+        job: &Job<'_>,
+        urls: &[Url],
+        sha256: Option<BlobDigest>,
+        mut sink: Sink,
+    ) -> Result<(Sink, String), FetchError> {
+        let mut failures = Vec::new();
+        for url in urls {
+            // Bytes from one address may be continued from the next only if the digest decides.
+            if sha256.is_none() {
+                job.restart(&mut sink)?;
+            }
+            let (returned, result) = self.try_address(job, url, sha256, sink).await?;
+            sink = returned;
+            match result {
+                Ok(()) => return Ok((sink, shown(url))),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Next(error) | Failure::Again { error, .. }) => failures.push(error),
+            }
+        }
+        job.restart(&mut sink)?;
+        let name = job.name.to_owned();
+        match failures.len() {
+            0 => Err(FetchError::NoAddress { name }),
+            1 => Err(failures.remove(0)),
+            _ => Err(FetchError::Exhausted { name, failures }),
+        }
+    }
+
+    /// Tries one address until it has given everything, or has failed too often.
+    async fn try_address(
+        &self,
+        job: &Job<'_>,
+        url: &Url,
+        sha256: Option<BlobDigest>,
+        mut sink: Sink,
+    ) -> Result<(Sink, Result<(), Failure>), FetchError> {
+        let settings = &self.shared.settings;
+        let (mut validator, mut vain) = (None, 0);
+        let mut continued = sink.written() > 0;
+        for _ in 0..MOST_ATTEMPTS {
+            let before = sink.written();
+            let permit = self.shared.transfers.acquire().await;
+            let (returned, result) = self.attempt(job, url, sink, &mut validator).await?;
+            drop(permit);
+            sink = returned;
+            let result = result.and_then(|()| verify(job, url, sha256, &sink));
+            let (error, wait) = match result {
+                // The pieces may be of different files: one more try gets it in one piece.
+                Err(Failure::Next(FetchError::HashMismatch { .. })) if continued => {
+                    continued = false;
+                    job.restart(&mut sink)?;
+                    continue;
+                }
+                Err(Failure::Next(error)) if error.is_verification_failure() => {
+                    job.restart(&mut sink)?;
+                    return Ok((sink, Err(Failure::Next(error))));
+                }
+                Err(Failure::Again { error, wait }) => (error, wait),
+                result => return Ok((sink, result)),
+            };
+            vain = if sink.written() > before { 1 } else { vain + 1 };
+            let pause = wait.unwrap_or_default().max(backoff(
+                settings.first_pause,
+                settings.longest_pause,
+                vain,
+            ));
+            if vain >= settings.attempts || pause > settings.longest_pause {
+                return Ok((sink, Err(Failure::Next(error))));
+            }
+            if sha256.is_none() && validator.is_none() {
+                job.restart(&mut sink)?;
+            }
+            continued |= sink.written() > 0;
+            job.observer.retrying(job.name, &error.to_string());
+            tracing::debug!(name = job.name, %error, ?pause, "trying again");
+            tokio::time::sleep(pause).await;
+        }
+        let error = FetchError::Truncated {
+            url: shown(url),
+            expected: job.largest(),
+            actual: sink.written(),
+        };
+        Ok((sink, Err(Failure::Next(error))))
+    }
+
+    async fn attempt(
+        &self,
+        job: &Job<'_>,
+        url: &Url,
+        sink: Sink,
+        validator: &mut http::Validator,
+    ) -> Result<(Sink, Result<(), Failure>), FetchError> {
+        match url.scheme() {
+            "http" | "https" => {
+                let client = self.client()?;
+                http::attempt(&client, job, url, sink, validator).await
+            }
+            "file" => local::attempt(job, url, sink).await,
+            _ => {
+                let error = FetchError::Scheme { url: shown(url) };
+                Ok((sink, Err(Failure::Next(error))))
+            }
+        }
+    }
+
+    fn client(&self) -> Result<reqwest::Client, FetchError> {
+        if let Some(client) = self.shared.client.get() {
+            return Ok(client.clone());
+        }
+        let client = http::client(&self.shared.settings)?;
+        Ok(self.shared.client.get_or_init(|| client).clone())
+    }
+}
+
+/// Checks size and digest of what came as a whole.
+fn verify(
+    job: &Job<'_>,
+    url: &Url,
+    sha256: Option<BlobDigest>,
+    sink: &Sink,
+) -> Result<(), Failure> {
+    match job.size {
+        // A server may have broken off without saying so; a local file is what it is.
+        Some(expected) if sink.written() < expected && url.scheme() != "file" => {
+            let (url, actual) = (shown(url), sink.written());
+            let error = FetchError::Truncated { url, expected, actual };
+            return Err(Failure::Again { error, wait: None });
+        }
+        _ => job.check_size(url, sink.written(), true).map_err(Failure::Next)?,
+    }
+    let actual = sink.digest();
+    match sha256 {
+        Some(expected) if expected != actual => {
+            let url = shown(url);
+            Err(Failure::Next(FetchError::HashMismatch { url, expected, actual }))
+        }
+        _ => Ok(()),
+    }
+}
