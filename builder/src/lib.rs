@@ -6,6 +6,8 @@ pub mod finish;
 pub mod image;
 pub mod lock;
 pub mod output;
+pub mod progress;
+pub mod realise;
 pub mod sandbox;
 pub mod source;
 pub mod spec;
