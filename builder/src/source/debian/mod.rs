@@ -1,5 +1,6 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
 
 pub mod apt_sources;
+pub mod archive;
 pub mod mirror;
 pub mod openpgp;

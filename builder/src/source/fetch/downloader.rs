@@ -259,6 +259,26 @@ impl Downloader {
         }
     }
 
+    /// Fetches a file of known digest and size into memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Downloader::fetch`].
+    pub async fn fetch_verified(
+        &self,
+        name: &str,
+        urls: &[Url],
+        sha256: BlobDigest,
+        size: u64,
+        observer: &dyn DownloadObserver,
+    ) -> Result<Bytes, FetchError> {
+        let job = self.job(name, Some(size), size, observer);
+        observer.started(name, Some(size));
+        let _watch = Watch { observer, name };
+        let (sink, _) = self.run(&job, urls, Some(sha256), Sink::memory()).await?;
+        Ok(sink.into_memory().into())
+    }
+
     fn job<'a>(
         &'a self,
         name: &'a str,
