@@ -240,3 +240,24 @@ fn apt_accepts_the_repository_too() {
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test]
+#[ignore = "needs the network: asks the mirror of this host's apt sources"]
+async fn the_hosts_mirror_serves_a_release_of_debian() {
+    use super::super::{apt_sources::read_apt_sources, mirror::find_mirrors};
+    let sources = read_apt_sources(Path::new("/etc/apt")).unwrap();
+    let mirrors = find_mirrors("bookworm", None, None, &sources).unwrap();
+    let downloader = Downloader::new(Settings::default());
+    for (mirror, suite) in
+        [(&mirrors.main[0], "bookworm"), (&mirrors.security[0], "bookworm-security")]
+    {
+        let release = fetch_release(&downloader, mirror, suite, Keyring::debian(), now());
+        let release = release.await.unwrap();
+        let files = Files::parse(&release.text);
+        let start = std::time::Instant::now();
+        let index =
+            fetch_packages_index(&downloader, mirror, suite, &files, "main", "amd64", &Silent);
+        let index = index.await.unwrap();
+        println!("{suite}: {} bytes of {} in {:?}", index.bytes.len(), index.path, start.elapsed());
+    }
+}
