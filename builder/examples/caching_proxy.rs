@@ -234,7 +234,10 @@ impl Proxy {
         let parent = path.parent().ok_or("no parent")?;
         tokio::fs::create_dir_all(parent).await?;
         let temporary = tempfile::NamedTempFile::new_in(parent)?;
-        if let Ok(local) = upstream.to_file_path() {
+        // The scheme is asked first, because any URL of host `localhost` makes a file path.
+        if upstream.scheme() == "file"
+            && let Ok(local) = upstream.to_file_path()
+        {
             if !local.is_file() {
                 return Ok(Fetched::Missing);
             }

@@ -3,6 +3,11 @@
 //! own, and only these are ended. A test whose program is missing says so and passes; podman, ctr and docker
 //! need root.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic, and its helpers are no `#[test]` functions"
+)]
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,5 +7,6 @@ pub mod relation;
 pub mod release;
 pub mod version;
 pub mod apt_sources;
+pub mod archive;
 pub mod mirror;
 pub mod openpgp;

@@ -7,7 +7,7 @@ use reqwest::header::{
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use super::downloader::{Job, Settings};
+use super::download::{Job, Settings};
 use super::retry::{Failure, is_transient, retry_after};
 use super::sink::Sink;
 use super::{FetchError, shown};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::downloader::Job;
+use super::download::Job;
 use super::retry::Failure;
 use super::sink::{Sink, joined};
 use super::{FetchError, shown};

@@ -11,6 +11,7 @@
 //! credentials: addresses are shown through [`shown`].
 
 mod credentials;
+mod download;
 mod downloader;
 mod error;
 mod http;
@@ -21,7 +22,8 @@ mod sink;
 pub(crate) mod testing;
 
 pub use credentials::Credentials;
-pub use downloader::{Download, DownloadObserver, Downloaded, Downloader, Settings, Silent};
+pub use download::{Download, DownloadObserver, Downloaded, Settings, Silent};
+pub use downloader::Downloader;
 pub use error::FetchError;
 
 use url::Url;

@@ -347,13 +347,13 @@ async fn credentials_reach_their_host_only_and_no_message() {
     let other = TestServer::start();
     let target = other.put("/file", content());
     let mut url = bench.server.url("/file");
-    url.set_username("ann").unwrap();
+    url.set_username("annika").unwrap();
     url.set_password(Some("s%40cret")).unwrap();
     bench.server.script("/file", [Answer::Redirect(target.to_string())]);
     let downloaded = bench.fetch(&bench.exact(std::slice::from_ref(&url))).await.unwrap();
-    assert!(!downloaded.url.contains("ann") && !downloaded.url.contains("cret"));
+    assert!(!downloaded.url.contains("annika") && !downloaded.url.contains("cret"));
     let sent = bench.server.requests()[0].headers["authorization"].clone();
-    assert_eq!(sent, format!("Basic {}", data_encoding::BASE64.encode(b"ann:s@cret")));
+    assert_eq!(sent, format!("Basic {}", data_encoding::BASE64.encode(b"annika:s@cret")));
     let followed = other.requests().remove(0);
     assert!(!followed.headers.contains_key("authorization"));
     assert!(!followed.headers.contains_key("referer"));
@@ -368,7 +368,7 @@ async fn credentials_reach_their_host_only_and_no_message() {
         bench.server.script("/file", answers);
         let error = bench.fetch(&bench.exact(&[url.clone(), url.clone()])).await.unwrap_err();
         let text = format!("{error} {error:?}");
-        assert!(!text.contains("ann") && !text.contains("cret"), "{text}");
+        assert!(!text.contains("annika") && !text.contains("cret"), "{text}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole-document tests of image.toml.
 
 mod hostile;
+mod reference;
 mod wrong;
 
 use std::path::Path;

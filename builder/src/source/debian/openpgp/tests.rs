@@ -247,8 +247,11 @@ fn revoked_keys_and_subkeys_are_refused() {
 #[test]
 fn subkeys_need_a_binding_the_flag_and_their_own_consent() {
     let Some(gpg) = Gpg::new() else { return };
-    let primary = gpg.key("sub", &[], "cert", "0");
-    gpg.run(&["--quick-add-key", &primary, "ed25519", "sign", "0"]);
+    // Made earlier, since of two bindings made in one second neither is the newer.
+    let earlier = ["--faked-system-time", "20250101T000000!"];
+    let primary = gpg.key("sub", &earlier, "cert", "0");
+    let add = ["--quick-add-key", &primary, "ed25519", "sign", "0"];
+    gpg.run(&[&earlier[..], &add].concat());
     let message = gpg.clearsign("sub", &[]);
     let keys = gpg.export(&["sub"]);
     let verified = gpg.verify(&keys, &message).unwrap();
