@@ -7,5 +7,6 @@ pub mod image;
 pub mod lock;
 pub mod output;
 pub mod sandbox;
+pub mod settings;
 pub mod source;
 pub mod spec;
