@@ -3,7 +3,7 @@
 //! A checkout is what a sandbox mounts: it may belong to subordinate ids, so owners are compared
 //! as a mapping (each owner of the listing is one owner on disk), and what this user may not look
 //! at is counted and left alone. A deletion may stand as its `.wh.` file, or as overlayfs has it:
-//! a device 0/0, or an empty file with a mark.
+//! a device 0/0 at the path itself, and `user.overlay.opaque` on an opaque directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::Path;
 
 use rayon::prelude::*;
+use rustix::io::Errno;
 
 use crate::digest::FileHash;
 use crate::listing::{Listing, ListingEntry};
@@ -191,13 +192,27 @@ fn check_deletion(root: &Path, entry: &Entry) -> Verdict {
     if root.join(entry.path.as_str()).symlink_metadata().is_ok() {
         return Verdict::Same;
     }
-    // An opaque directory's mark is an attribute that only root may read.
-    let Some(path) = entry.deleted_path() else { return Verdict::Same };
+    let Some(path) = entry.deleted_path() else { return check_opaque(root, entry) };
     match root.join(path.as_str()).symlink_metadata() {
         Ok(data) if data.file_type().is_char_device() && data.rdev() == 0 => Verdict::Same,
-        Ok(data) if data.is_file() && data.len() == 0 => Verdict::Same,
         Ok(data) => Verdict::Different("type", "deletion".into(), type_name(&data).into()),
         Err(error) => absent_or_unreadable(&error, "presence", "a deletion"),
+    }
+}
+
+fn check_opaque(root: &Path, entry: &Entry) -> Verdict {
+    let directory = match entry.path.parent() {
+        Some(parent) => root.join(parent.as_str()),
+        None => root.to_owned(),
+    };
+    let mut value = [0; 1];
+    match rustix::fs::lgetxattr(&directory, "user.overlay.opaque", &mut value) {
+        Ok(1) if value == *b"y" => Verdict::Same,
+        Err(Errno::ACCESS | Errno::PERM) => Verdict::Unreadable,
+        Err(error) if error != Errno::NODATA => {
+            Verdict::Different("presence", "an opaque directory".into(), error.to_string())
+        }
+        _ => Verdict::Different("presence", "an opaque directory".into(), "a plain one".into()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::layer::Compression;
 use crate::store::Root;
@@ -277,7 +279,10 @@ fn damaged_checkouts_are_removed() {
         let root = sample.store.checkout_path(&sample.one.path);
         damage(&root);
         let (found, report, left) = sample.mend();
-        let is_it = |problem: &Problem| matches!(problem, Problem::DamagedCheckout { what, .. } if *what == kind);
+        let is_it = |problem: &Problem| match problem {
+            Problem::DamagedCheckout { what, .. } => *what == kind,
+            _ => false,
+        };
         assert!(found.iter().any(is_it), "{kind}: {found:#?}");
         let tree = sample.one.path.clone();
         assert_eq!(report.repaired, [Repair::RemovedCheckout { tree }]);
@@ -315,6 +320,42 @@ fn owners_of_a_checkout_are_compared_as_a_mapping() {
         matches!(found.as_slice(), [Problem::DamagedCheckout { what: "owner", .. }]),
         "{found:#?}"
     );
+}
+
+#[test]
+fn deletions_may_stand_as_overlayfs_has_them() {
+    let mut sample = Sample::new();
+    let root = sample.store.checkout_path(&sample.one.path);
+    std::fs::remove_file(root.join("etc/.wh.motd")).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::empty());
+    let whiteout = root.join("etc/motd");
+    if rustix::fs::mknodat(rustix::fs::CWD, &whiteout, kind, mode, 0).is_err() {
+        println!("skipped: this user may not make whiteouts here");
+        return;
+    }
+    assert_eq!(problems(&mut sample.store), []);
+    std::fs::remove_file(&whiteout).unwrap();
+    std::fs::write(&whiteout, "").unwrap();
+    let found = problems(&mut sample.store);
+    assert!(matches!(found.as_slice(), [Problem::DamagedCheckout { what: "type", .. }]));
+}
+
+#[test]
+fn opaque_directories_are_marked() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    let mut spool = store.spool();
+    spool.add_empty(crate::tree::Entry::opaque(&path("etc")).unwrap()).unwrap();
+    let output = store.add_tree("opaque", Compression::Gzip1, &mut spool).unwrap();
+    let etc = store.checkout_path(&output.path).join("etc");
+    std::fs::create_dir_all(&etc).unwrap();
+    assert_eq!(problems(&mut store).len(), 1);
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(&etc, "user.overlay.opaque", b"y", flags).is_err() {
+        println!("skipped: no attributes on this file system");
+        return;
+    }
+    assert_eq!(problems(&mut store), []);
 }
 
 #[test]
@@ -369,4 +410,38 @@ fn problems_read_well() {
     assert!(text.contains(&format!(": expected {digest}, actual sha256:")), "{text}");
     let json = serde_json::to_value(&found[0]).unwrap();
     assert_eq!(json["problem"], "damaged-blob");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn whatever_is_damaged_repair_leaves_a_store_that_builds_again(
+        damages in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4), 1..4),
+    ) {
+        let mut sample = Sample::new();
+        for (index, kind) in damages {
+            let files: Vec<PathBuf> = ["blobs", "trees"]
+                .iter()
+                .flat_map(|name| walkdir::WalkDir::new(sample.store.root().join(name)))
+                .map(|entry| entry.unwrap())
+                .filter(|entry| entry.file_type().is_file())
+                .map(walkdir::DirEntry::into_path)
+                .collect();
+            let file = &files[index.index(files.len())];
+            match kind {
+                0 if file.metadata().unwrap().len() > 0 => flip(file),
+                1 => std::fs::write(file, "x").unwrap(),
+                2 => std::fs::write(file, "").unwrap(),
+                _ => std::fs::remove_file(file).unwrap(),
+            }
+        }
+        let (_, _, left) = sample.mend();
+        prop_assert_eq!(left, vec![]);
+        let (one, two) = (tree(&sample.store, "one"), tree(&sample.store, "two"));
+        prop_assert_eq!(&one, &sample.one);
+        prop_assert_eq!(two.diff_id, sample.two.diff_id);
+        realise(&sample.store, "k", &[&one, &two]);
+        prop_assert_eq!(problems(&mut sample.store), vec![]);
+    }
 }
