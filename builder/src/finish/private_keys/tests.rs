@@ -204,3 +204,23 @@ proptest! {
         let _ = detect(&[starts[start], &content].concat());
     }
 }
+
+/// Every file of the roots that the environment names: packages without key makers have no key.
+#[test]
+fn finds_nothing_in_given_roots() {
+    let roots = std::env::var_os("DRYSTONE_TEST_ROOTS").unwrap_or_default();
+    let roots: Vec<_> = std::env::split_paths(&roots).filter(|path| path.is_dir()).collect();
+    if roots.is_empty() {
+        println!("skipped: DRYSTONE_TEST_ROOTS names no root");
+    }
+    for root in roots {
+        for entry in walkdir::WalkDir::new(&root) {
+            let entry = entry.unwrap();
+            let path = entry.path().strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            if entry.file_type().is_file() && !is_documentation(&path) {
+                let found = detect(&fs::read(entry.path()).unwrap());
+                assert_eq!(found, None, "{path}");
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
+use rayon::prelude::*;
 
 use super::*;
 
@@ -184,13 +185,11 @@ fn equals_dpkg_on_built_packages() {
     let epoch = "Package: epoch\nVersion: 02:1:2-3\nArchitecture: all\nMaintainer: A\n\
                  Conflicts: z (<< 007:1)\nPriority: strange\nDescription: e\n";
     controls.insert("epoch".to_owned(), (epoch.to_owned(), Vec::new()));
-    let mut debs = Vec::new();
-    for (name, (control, conffiles)) in &controls {
-        let Some(deb) = build_deb(directory.path(), name, control, conffiles) else {
-            return println!("skipped: no dpkg-deb here");
-        };
-        debs.push(deb);
-    }
+    let debs: Option<Vec<_>> = controls
+        .par_iter()
+        .map(|(name, (control, conffiles))| build_deb(directory.path(), name, control, conffiles))
+        .collect();
+    let Some(debs) = debs else { return println!("skipped: no dpkg-deb here") };
     let theirs = paragraphs(&unpack(&debs, directory.path()).unwrap());
     assert!(theirs.len() > 50, "{}", theirs.len());
     for (name, (control, conffiles)) in &controls {
