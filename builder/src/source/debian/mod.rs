@@ -2,6 +2,9 @@
 
 pub mod control;
 pub mod index;
+pub mod order;
 pub mod relation;
 pub mod release;
+pub mod solve;
+pub mod universe;
 pub mod version;
