@@ -112,17 +112,30 @@ impl<'a> Order<'a> {
             let part = if waiting.is_empty() {
                 (0..count).filter(|at| !configured[*at]).collect()
             } else {
-                let needs = waiting.iter().flat_map(|at| &self.needs[*at]);
-                let wanted = needs
-                    .filter(|need| need.before_unpacking)
-                    .filter(|need| !need.members.iter().any(|member| configured[*member]))
-                    .map(|need| need.members[0]);
-                self.closure(wanted, |at| unpacked[at] && !configured[at])
+                self.wanted(&waiting, &unpacked, &configured)
             };
             let configure = self.configure_part(part, &mut configured);
             rounds.push(Round { unpack, configure });
         }
         rounds
+    }
+
+    /// What to configure so that waiting packages can be unpacked. A package whose own dependencies
+    /// are not all unpacked is left for a later round, unless nothing else is left to do.
+    fn wanted(&self, waiting: &[usize], unpacked: &[bool], configured: &[bool]) -> BTreeSet<usize> {
+        let needs = waiting.iter().flat_map(|at| &self.needs[*at]);
+        let wanted: BTreeSet<usize> = needs
+            .filter(|need| need.before_unpacking)
+            .filter(|need| !need.members.iter().any(|member| configured[*member]))
+            .map(|need| need.members[0])
+            .collect();
+        let whole = |at: &usize| {
+            let closure = self.closure([*at].into_iter(), |at| !configured[at]);
+            closure.iter().all(|at| unpacked[*at])
+        };
+        let ready: BTreeSet<usize> = wanted.iter().copied().filter(whole).collect();
+        let chosen = if ready.is_empty() { wanted } else { ready };
+        self.closure(chosen.into_iter(), |at| unpacked[at] && !configured[at])
     }
 
     fn by_name(&self, packages: impl Iterator<Item = usize>) -> Vec<usize> {
