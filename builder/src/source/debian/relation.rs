@@ -454,7 +454,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_without_a_panic(text in "[a(=>1)\\[\\]<|, :é-]{0,20}") {
-            if let Ok(relations) = text.parse::<Relations>() {
+            let parsed = text.parse::<Relations>();
+            let field = RelationField::new(&text).map(|field| field.relations());
+            prop_assert_eq!(&field, &parsed, "checking and reading agree");
+            if let Ok(relations) = parsed {
                 prop_assert_eq!(&read(&relations.to_string()), &relations);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::explain::{Problem, Rejection};
 use super::{PackageRequest, SolveRequest};
@@ -160,13 +160,8 @@ impl<'u, 'r> Candidates<'u, 'r> {
                 options.rejections.extend(rejection);
             }
         }
-        let mut seen = Vec::new();
-        options.records.retain(|id| {
-            !seen.contains(id) && {
-                seen.push(*id);
-                true
-            }
-        });
+        let mut seen = HashSet::new();
+        options.records.retain(|id| seen.insert(*id));
         options
     }
 

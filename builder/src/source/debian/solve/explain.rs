@@ -93,19 +93,21 @@ pub enum Problem {
 impl Unsolvable {
     /// Adds near names to packages that nobody knows.
     pub(super) fn with_near_names(mut self, universe: &Universe) -> Self {
-        self.failures.iter_mut().for_each(|failure| add_near_names(failure, universe));
+        self.failures.iter_mut().for_each(|failure| add_near_names(failure, universe, 0));
         self
     }
 }
 
-fn add_near_names(failure: &mut Failure, universe: &Universe) {
+fn add_near_names(failure: &mut Failure, universe: &Universe, depth: usize) {
     for rejection in &mut failure.rejections {
         match &mut rejection.problem {
             Problem::Unknown { near } => {
                 let name = rejection.candidate.split([' ', ':']).next().unwrap_or_default();
                 *near = universe.near_names(name).into_iter().map(str::to_owned).collect();
             }
-            Problem::Needs(inner) => add_near_names(Arc::make_mut(inner), universe),
+            Problem::Needs(inner) if depth < DEPTH => {
+                add_near_names(Arc::make_mut(inner), universe, depth + 1);
+            }
             _ => {}
         }
     }

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use drystone_store::digest::BlobDigest;
+
 use super::*;
 use crate::source::debian::control::paragraphs;
 use crate::source::debian::index::read_packages;
+use crate::source::debian::release::Release;
 use crate::source::debian::universe::Reach;
 
 const LISTS: &str = "/var/lib/apt/lists";
@@ -181,6 +184,33 @@ fn status(texts: &[String], installed: &[String]) -> String {
         }
     }
     status
+}
+
+/// The hash chain from a Release file to an index holds when both are read by this module.
+#[test]
+fn release_files_vouch_for_indexes() {
+    let mut compared = 0;
+    for path in indexes() {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some((suite, index)) = file.split_once("_main_binary-") else { continue };
+        let release = path.with_file_name(format!("{suite}_InRelease"));
+        let Ok(signed) = fs::read_to_string(release) else { continue };
+        let body = signed.split_once("\n\n").unwrap().1;
+        let body = body.split_once("-----BEGIN PGP SIGNATURE").unwrap().0;
+        let release = Release::read(body).unwrap();
+        let (architecture, _) = index.split_once('_').unwrap();
+        assert!(release.architectures.iter().any(|known| known == architecture));
+        let entry = release.files[&format!("main/binary-{architecture}/Packages")];
+        let text = text_of(&path);
+        assert_eq!(
+            (entry.size, entry.digest),
+            (text.len() as u64, BlobDigest::of(text.as_bytes()))
+        );
+        compared += 1;
+    }
+    if compared == 0 {
+        println!("skipped: this host has no signed indexes in {LISTS} (run apt-get update)");
+    }
 }
 
 #[test]

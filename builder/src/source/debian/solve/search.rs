@@ -36,6 +36,16 @@ struct AgendaItem {
     rest: Agenda,
 }
 
+impl Drop for AgendaItem {
+    /// Frees a long stack in a loop: one call inside the other would exhaust the call stack.
+    fn drop(&mut self) {
+        let mut rest = self.rest.take();
+        while let Some(mut item) = rest.and_then(|item| Rc::try_unwrap(item).ok()) {
+            rest = item.rest.take();
+        }
+    }
+}
+
 /// A requirement that can be satisfied in several ways, one of which is being tried.
 struct ChoicePoint {
     requirement: Rc<Requirement>,
