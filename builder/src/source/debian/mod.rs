@@ -3,8 +3,11 @@
 pub mod deb;
 pub mod control;
 pub mod index;
+pub mod order;
 pub mod relation;
 pub mod release;
+pub mod solve;
+pub mod universe;
 pub mod version;
 pub mod apt_sources;
 pub mod archive;
