@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
@@ -39,8 +38,6 @@ pub(super) fn main(caller: Connection) -> i32 {
 pub(super) struct Supervisor {
     /// The root as seen from outside its namespaces.
     root: OwnedFd,
-    /// Where the root is mounted in this process's mount namespace.
-    mounted: std::path::PathBuf,
     pub(super) init: Connection,
     process: Pid,
     snapshot: Snapshot,
@@ -55,16 +52,14 @@ impl Supervisor {
         rustix::mount::mount_change("/", private).at("make private", "/")?;
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (mounted, upper, opened) = overlay::mount_root(request)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, &mounted, flags, Mode::empty()).at("open", &mounted)?;
+        let (root, upper, opened) = overlay::mount_root(request)?;
         mounts::furnish(&root, &request.tmpfs)?;
         // Init inherits the working directory, and needs no way to it.
-        rustix::process::fchdir(&root).at("enter", &mounted)?;
+        rustix::process::fchdir(&root).at("enter", &request.work)?;
         let (init, process) = start_init(request, &filter)?;
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
-        Ok((Self { root, mounted, init, process, snapshot }, opened))
+        Ok((Self { root, init, process, snapshot }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -120,7 +115,7 @@ impl Supervisor {
     fn close(&self) {
         let _ = rustix::process::kill_process(self.process, Signal::KILL);
         let _ = rustix::process::waitpid(Some(self.process), WaitOptions::empty());
-        let _ = rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(super::descriptor_path(&self.root), UnmountFlags::DETACH);
     }
 }
 
