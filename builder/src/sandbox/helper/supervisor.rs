@@ -17,10 +17,12 @@ use super::{execute, files, filter, init, mounts, overlay};
 
 /// Serves one root until its connection closes.
 pub(super) fn main(caller: Connection) -> i32 {
-    // The session's thread that started this process lives as long as it does.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let session = rustix::process::getppid();
+    if !die_with(session) {
+        return 1;
+    }
     let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
-    match Supervisor::open(&frame.message) {
+    match Supervisor::open(&frame.message, session) {
         Ok((mut supervisor, opened)) => {
             if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
                 supervisor.serve(&caller);
@@ -44,7 +46,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    fn open(request: &RootRequest) -> Result<(Self, Opened), Failure> {
+    fn open(request: &RootRequest, session: Option<Pid>) -> Result<(Self, Opened), Failure> {
         // SAFETY: this process has one thread and shares no descriptor table.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
@@ -53,6 +55,10 @@ impl Supervisor {
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
         let (root, upper, opened) = overlay::mount_root(request)?;
+        // Looking at files as the caller took the wish back, as every change of ids does.
+        if !die_with(session) {
+            return Err(Failure::host("the session is gone", "", None));
+        }
         mounts::furnish(&root, &request.tmpfs)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
@@ -117,6 +123,13 @@ impl Supervisor {
         let _ = rustix::process::waitpid(Some(self.process), WaitOptions::empty());
         let _ = rustix::mount::unmount(super::descriptor_path(&self.root), UnmountFlags::DETACH);
     }
+}
+
+/// Asks the kernel to kill this process with its parent; `false` when that is already gone. The
+/// thread of the session that started this process waits for it, so it lives as long.
+fn die_with(parent: Option<Pid>) -> bool {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    rustix::process::getppid() == parent
 }
 
 /// Starts init in new namespaces and waits until it is ready.
