@@ -143,8 +143,10 @@ impl Run<'_> {
             self.close(open, &mut composition)?;
             lower.insert(0, upper);
         }
-        let (spool, removed) = composition.finish(table)?;
-        Ok(Ran { spool, removed, attribution: state.attribution })
+        let (mut spool, removed) = composition.finish(table)?;
+        let mut attribution = state.attribution;
+        super::ids::apply(&mut spool, &mut attribution, &stage.pinned)?;
+        Ok(Ran { spool, removed, attribution })
     }
 
     fn initial_state(&self) -> State {
