@@ -1,10 +1,16 @@
 //! From `image.toml` to an image: specification, lock, graph, realisation, image, outputs.
 
+pub mod build;
 pub mod configure;
+pub mod document;
 pub mod finish;
 pub mod image;
 pub mod lock;
 pub mod output;
+pub mod progress;
+pub mod realise;
 pub mod sandbox;
+pub mod settings;
 pub mod source;
 pub mod spec;
+pub mod stack;

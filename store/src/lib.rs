@@ -9,5 +9,6 @@ pub mod layer;
 pub mod listing;
 pub mod path;
 pub mod realisation;
+pub mod store;
 pub mod tar;
 pub mod tree;

@@ -1,0 +1,161 @@
+//! Putting together what configuration changed, from the differences of each sandbox root.
+
+use std::collections::{BTreeSet, HashSet};
+
+use drystone_store::listing::Listing;
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
+
+use super::ConfigureError;
+use super::state::StateTable;
+use crate::sandbox::Scan;
+
+/// The difference in the making.
+pub struct Composition {
+    spool: TreeSpool,
+    /// Paths of the trees below: only these need a deletion when they go.
+    visible: HashSet<TreePath>,
+    /// Directories that are here only as parents.
+    parents: BTreeSet<TreePath>,
+}
+
+impl Composition {
+    /// The tree so far, for new files such as dpkg's database.
+    pub fn spool(&mut self) -> &mut TreeSpool {
+        &mut self.spool
+    }
+
+    /// Starts with a tree.
+    pub fn new(spool: TreeSpool) -> Self {
+        Self { spool, visible: HashSet::new(), parents: BTreeSet::new() }
+    }
+
+    /// A tree is stacked above all that was composed so far: its files win.
+    pub fn stack(&mut self, listing: &Listing) {
+        for item in listing.entries() {
+            let path = &item.entry.path;
+            if item.entry.kind != Kind::Directory {
+                self.spool.remove(path);
+            }
+            if let Ok(deletion) = Entry::deletion(path) {
+                self.spool.remove(&deletion.path);
+            }
+            self.visible.insert(path.clone());
+        }
+    }
+
+    /// Adds the difference that one root gave.
+    pub fn apply(&mut self, scan: &Scan) -> Result<(), ConfigureError> {
+        for (index, item) in scan.entries().iter().enumerate() {
+            let entry = item.entry.clone();
+            let path = entry.path.clone();
+            if let Some(gone) = entry.deleted_path() {
+                self.delete(&gone, entry)?;
+                continue;
+            }
+            if let Ok(deletion) = Entry::deletion(&path) {
+                self.spool.remove(&deletion.path);
+            }
+            if entry.kind == Kind::Directory {
+                self.add_directory(entry, item.unchanged)?;
+                continue;
+            }
+            self.remove_below(&path);
+            match entry.kind {
+                Kind::File { .. } => self.spool.replace(entry, &mut scan.open(index)?)?,
+                _ => self.spool.replace(entry, &mut std::io::empty())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_directory(&mut self, entry: Entry, is_unchanged: bool) -> Result<(), ConfigureError> {
+        let path = entry.path.clone();
+        let there = self.spool.entry(&path).is_some();
+        if is_unchanged {
+            if !there {
+                self.parents.insert(path);
+                self.spool.add_empty(entry)?;
+            }
+            return Ok(());
+        }
+        self.parents.remove(&path);
+        self.spool.replace(entry, &mut std::io::empty())?;
+        Ok(())
+    }
+
+    fn delete(&mut self, gone: &TreePath, deletion: Entry) -> Result<(), ConfigureError> {
+        self.spool.remove(gone);
+        self.remove_below(gone);
+        if self.visible.contains(gone) {
+            self.spool.replace(deletion, &mut std::io::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Links beside a removed file that only name it go with it (hashes of certificates).
+    fn remove_dangling(&mut self, removed: &mut Vec<(TreePath, usize)>) {
+        let gone: std::collections::HashMap<TreePath, usize> = removed.iter().cloned().collect();
+        let dangling: Vec<(TreePath, usize)> = self
+            .spool
+            .entries()
+            .filter_map(|entry| match &entry.kind {
+                Kind::Symlink { target } if !target.contains('/') => {
+                    let rule = gone.get(&entry.path.with_name(target).ok()?)?;
+                    Some((entry.path.clone(), *rule))
+                }
+                _ => None,
+            })
+            .collect();
+        for (path, rule) in dangling {
+            self.spool.remove(&path);
+            removed.push((path, rule));
+        }
+    }
+
+    fn remove_below(&mut self, path: &TreePath) {
+        let below: Vec<TreePath> = self
+            .spool
+            .entries()
+            .map(|entry| &entry.path)
+            .skip_while(|other| *other <= path)
+            .take_while(|other| other.starts_with(path))
+            .cloned()
+            .collect();
+        for path in below {
+            self.spool.remove(&path);
+        }
+    }
+
+    /// Ends the difference: state and leftovers go by the table, and so do parents that nothing
+    /// is below any more. The removed paths, with the rule that removed each, come second.
+    pub fn finish(
+        mut self,
+        table: &StateTable,
+    ) -> Result<(TreeSpool, Vec<(TreePath, usize)>), ConfigureError> {
+        let mut removed = Vec::new();
+        let entries: Vec<Entry> =
+            self.spool.entries().filter(|entry| entry.kind != Kind::Deletion).cloned().collect();
+        for entry in entries {
+            let Some(rule) = table.matches(&entry) else { continue };
+            if table.rule(rule).empty {
+                let empty = Entry::file(entry.path.clone(), 0o644, 0);
+                self.spool.replace(empty, &mut std::io::empty())?;
+            } else {
+                self.spool.remove(&entry.path);
+            }
+            removed.push((entry.path, rule));
+        }
+        self.remove_dangling(&mut removed);
+        // Children come after parents, so going backwards prunes whole branches.
+        let left: Vec<TreePath> = self.spool.entries().map(|entry| entry.path.clone()).collect();
+        let mut needed: HashSet<TreePath> = HashSet::new();
+        for path in left.iter().rev() {
+            if self.parents.contains(path) && !needed.contains(path) {
+                self.spool.remove(path);
+            } else if let Some(parent) = path.parent() {
+                needed.insert(parent);
+            }
+        }
+        Ok((self.spool, removed))
+    }
+}

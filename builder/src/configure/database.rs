@@ -1,0 +1,85 @@
+//! dpkg's database as files, written by hand: `/var/lib/dpkg` (dpkg(1), FILES).
+
+use std::collections::BTreeMap;
+
+use drystone_store::tree::{Entry, SpoolError, TreePath, TreeSpool};
+
+use super::Package;
+use super::triggers::Triggers;
+use crate::finish::status::{Conffile, PackageState, StatusError, status_paragraph};
+
+/// Where the database is.
+pub const DIRECTORY: &str = "var/lib/dpkg";
+
+/// Control files that dpkg does not keep in `info`, or that the import added.
+const NOT_KEPT: [&str; 3] = ["control", "list", "conffiles.md5"];
+
+/// The status file of packages that are all in one state, sorted as dpkg sorts it.
+pub fn status(packages: &[&Package], state: &str) -> Result<String, StatusError> {
+    let mut sorted = packages.to_vec();
+    sorted.sort_by(|left, right| {
+        (&left.name, &left.architecture).cmp(&(&right.name, &right.architecture))
+    });
+    let mut text = String::new();
+    for package in sorted {
+        let conffiles = package.conffiles().into_iter().map(|(path, md5)| Conffile {
+            path,
+            md5,
+            obsolete: false,
+            remove_on_upgrade: false,
+        });
+        let state = PackageState {
+            status: format!("install ok {state}"),
+            conffiles: conffiles.collect(),
+            ..PackageState::default()
+        };
+        text.push_str(&status_paragraph(&package.control_text(), &state)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Adds the database of newly unpacked packages: control files and lists of `new`, and the shared
+/// files of all packages.
+pub fn add_files(
+    spool: &mut TreeSpool,
+    new: &[Package],
+    status: &str,
+    triggers: &Triggers,
+    architecture: &str,
+) -> Result<(), SpoolError> {
+    for parent in ["var", "var/lib", DIRECTORY] {
+        spool.add_empty(Entry::directory(path(parent)))?;
+    }
+    for name in ["alternatives", "info", "parts", "triggers", "updates"] {
+        spool.add_empty(Entry::directory(path(&format!("{DIRECTORY}/{name}"))))?;
+    }
+    let mut files: BTreeMap<String, (u32, Vec<u8>)> = BTreeMap::from([
+        ("arch".into(), (0o644, format!("{architecture}\n").into_bytes())),
+        ("status".into(), (0o644, status.into())),
+        ("lock".into(), (0o640, Vec::new())),
+        ("lock-frontend".into(), (0o640, Vec::new())),
+        ("info/format".into(), (0o644, b"1\n".to_vec())),
+    ]);
+    for (name, text) in triggers.files() {
+        let mode = if name == "Lock" { 0o600 } else { 0o644 };
+        files.insert(format!("triggers/{name}"), (mode, text.into_bytes()));
+    }
+    for package in new {
+        let prefix = format!("info/{}", package.info_name());
+        for (name, (mode, bytes)) in &package.control_files {
+            if !NOT_KEPT.contains(&name.as_str()) {
+                files.insert(format!("{prefix}.{name}"), (*mode, bytes.clone()));
+            }
+        }
+        files.insert(format!("{prefix}.list"), (0o644, package.list().into_bytes()));
+    }
+    for (name, (mode, bytes)) in files {
+        spool.add_file(path(&format!("{DIRECTORY}/{name}")), mode, &bytes)?;
+    }
+    Ok(())
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::new(text).expect("package names were checked, so the path is valid")
+}

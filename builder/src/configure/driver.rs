@@ -1,0 +1,466 @@
+//! Running maintainer scripts in dpkg's order (Debian policy, chapter 6), and recording who
+//! changed what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drystone_store::listing::Listing;
+use drystone_store::tree::TreePath;
+
+use super::attribution::{ACCOUNT_FILES, Attribution};
+use super::compose::Composition;
+use super::order::{Round, rounds};
+use super::state::StateTable;
+use super::triggers::{Directive, Triggers};
+use super::{ConfigureError, Package, Stage, database};
+use crate::progress::Event;
+use crate::sandbox::{Command, Ending, Root, RootRequest, Storage, standard_environment};
+use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
+
+/// A script may print nothing for this long.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+/// A script may run this long.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
+/// Triggers may activate triggers, but not for ever.
+const MAX_TRIGGER_RUNS: usize = 1000;
+
+/// What one run gave.
+pub(super) struct Ran {
+    pub(super) spool: drystone_store::tree::TreeSpool,
+    pub(super) removed: Vec<(TreePath, usize)>,
+    pub(super) attribution: Attribution,
+}
+
+/// One run of a stage.
+pub(super) struct Run<'a> {
+    pub(super) stage: &'a Stage<'a>,
+    /// This run's own directory.
+    pub(super) directory: &'a Path,
+    /// The pid that the first script's follows.
+    pub(super) pid_base: u32,
+    pub(super) log: &'a File,
+    /// Whether this run reports its progress.
+    pub(super) reports: bool,
+}
+
+struct State {
+    triggers: Triggers,
+    /// Names, as dpkg's database has them, of what is configured.
+    configured: BTreeSet<String>,
+    attribution: Attribution,
+    accounts: [String; 4],
+}
+
+/// A root that is open, and what is needed to scan it when it closes.
+struct OpenRoot {
+    root: Root,
+    upper: PathBuf,
+    lower: Vec<PathBuf>,
+}
+
+impl Run<'_> {
+    /// Runs the whole stage.
+    pub(super) fn run(&self, table: &StateTable) -> Result<Ran, ConfigureError> {
+        let stage = self.stage;
+        let mut state = self.initial_state();
+        let everyone: Vec<&Package> = stage.everyone().collect();
+        let database = self.add_database(&everyone, &state.triggers)?;
+        let status = database::status(&everyone, "installed")?;
+        let mut composition = Composition::new(stage.store.spool());
+        for output in stage.trees_below() {
+            composition.stack(stage.listing(output)?.as_ref());
+        }
+        database::add_files(
+            composition.spool(),
+            &stage.packages,
+            &status,
+            &state.triggers,
+            stage.architecture,
+        )?;
+        // Stacked trees, topmost first.
+        let mut lower = stage.lower_below()?;
+        let guards = stage.checkout(&stage.guards()?)?;
+        let is_first = stage.below.is_none();
+        let rounds = match is_first {
+            // As the installers of systems do: all is unpacked before any script runs.
+            true => vec![Round {
+                unpack: (0..stage.packages.len()).collect(),
+                configure: (0..stage.packages.len()).collect(),
+            }],
+            false => rounds(&stage.packages),
+        };
+        let mut unpacked: Vec<usize> = Vec::new();
+        let last = rounds.len() - 1;
+        for (number, round) in rounds.iter().enumerate() {
+            let (late, early): (Vec<usize>, Vec<usize>) = round
+                .unpack
+                .iter()
+                .partition(|&&n| !is_first && stage.packages[n].has_script("preinst"));
+            self.stack(&early, &mut lower, &mut composition)?;
+            unpacked.extend(&early);
+            let mut rules = None;
+            if !late.is_empty() {
+                let open = self.open(
+                    &format!("preinst-{number}"),
+                    &[&[guards.clone(), database.clone()], lower.as_slice()].concat(),
+                )?;
+                self.start_accounts(&open.root, &mut state)?;
+                for &package in &late {
+                    self.script(&open.root, &mut state, package, "preinst", &["install"])?;
+                }
+                rules = Some(path_rules(&open.root)?);
+                let upper = open.upper.clone();
+                self.close(open, &mut composition)?;
+                lower.insert(0, upper);
+                self.stack(&late, &mut lower, &mut composition)?;
+                unpacked.extend(&late);
+            }
+            let corrections = self.corrections(&unpacked, rules)?;
+            let mut full = vec![guards.clone()];
+            full.extend(corrections);
+            full.push(database.clone());
+            full.extend(lower.iter().cloned());
+            let open = self.open(&format!("configure-{number}"), &full)?;
+            self.start_accounts(&open.root, &mut state)?;
+            if is_first {
+                for package in 0..stage.packages.len() {
+                    self.script(&open.root, &mut state, package, "preinst", &["install"])?;
+                }
+            }
+            self.unpack_triggers(&round.unpack, &mut state)?;
+            self.preseed(&open.root)?;
+            for &package in &round.configure {
+                self.configure(&open.root, &mut state, package)?;
+            }
+            if number == last {
+                open.root.write_file("/var/lib/dpkg/status", status.as_bytes(), 0o644, (0, 0))?;
+                self.process_triggers(&open.root, &mut state)?;
+            }
+            let upper = open.upper.clone();
+            self.close(open, &mut composition)?;
+            lower.insert(0, upper);
+        }
+        let (spool, removed) = composition.finish(table)?;
+        Ok(Ran { spool, removed, attribution: state.attribution })
+    }
+
+    fn initial_state(&self) -> State {
+        let mut triggers = Triggers::default();
+        for package in self.stage.everyone() {
+            triggers.add_interests(&package.info_name(), &package.directives);
+        }
+        let below = self.stage.below.iter().flat_map(|below| below.packages.iter());
+        State {
+            triggers,
+            configured: below.map(Package::info_name).collect(),
+            attribution: Attribution::default(),
+            accounts: Default::default(),
+        }
+    }
+
+    /// dpkg's database with the stage's packages unpacked, as a tree.
+    fn add_database(
+        &self,
+        everyone: &[&Package],
+        triggers: &Triggers,
+    ) -> Result<PathBuf, ConfigureError> {
+        let stage = self.stage;
+        let mut spool = stage.store.spool();
+        let status = database::status(everyone, "unpacked")?;
+        database::add_files(&mut spool, &stage.packages, &status, triggers, stage.architecture)?;
+        let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
+        stage.checkout(&output)
+    }
+
+    fn stack(
+        &self,
+        packages: &[usize],
+        lower: &mut Vec<PathBuf>,
+        composition: &mut Composition,
+    ) -> Result<(), ConfigureError> {
+        for &number in packages {
+            let output = &self.stage.packages[number].data;
+            composition.stack(self.stage.listing(output)?.as_ref());
+            lower.insert(0, self.stage.checkout(output)?);
+        }
+        Ok(())
+    }
+
+    /// What stands above the trees because several packages claim a path.
+    fn corrections(
+        &self,
+        unpacked: &[usize],
+        rules: Option<PathRules>,
+    ) -> Result<Option<PathBuf>, ConfigureError> {
+        let stage = self.stage;
+        let below: &[Package] = stage.below.map_or(&[], |below| below.packages.as_slice());
+        let packages: Vec<&Package> =
+            below.iter().chain(unpacked.iter().map(|&n| &stage.packages[n])).collect();
+        let listings = packages
+            .iter()
+            .map(|package| stage.listing(&package.data))
+            .collect::<Result<Vec<_>, _>>()?;
+        let output = super::add_corrections(
+            stage.store,
+            stage.compression,
+            &packages,
+            &listings.iter().map(AsRef::as_ref).collect::<Vec<&Listing>>(),
+            &rules.unwrap_or_default(),
+            below.len(),
+        )?;
+        output.map(|output| stage.checkout(&output)).transpose()
+    }
+
+    fn open(&self, name: &str, lower: &[PathBuf]) -> Result<OpenRoot, ConfigureError> {
+        let upper = self.directory.join(format!("{name}-upper"));
+        let work = self.directory.join(format!("{name}-work"));
+        let mut request = RootRequest::configure(lower.to_vec(), upper.clone(), work);
+        request.pid_base = Some(self.pid_base);
+        let root = self.stage.checkouts.session()?.open_root(&request)?;
+        Ok(OpenRoot { root, upper, lower: lower.to_vec() })
+    }
+
+    fn close(&self, open: OpenRoot, composition: &mut Composition) -> Result<(), ConfigureError> {
+        let storage: Storage = open.root.storage();
+        open.root.close()?;
+        let scan = self.stage.checkouts.session()?.scan(&open.upper, &open.lower, storage)?;
+        composition.apply(&scan)
+    }
+
+    /// Installs answers to debconf's questions before anything asks them.
+    fn preseed(&self, root: &Root) -> Result<(), ConfigureError> {
+        if self.stage.preseed.is_empty() {
+            return Ok(());
+        }
+        let text = self.stage.preseed.join("\n") + "\n";
+        root.write_file("/var/cache/debconf/preseed", text.as_bytes(), 0o600, (0, 0))?;
+        let mut command = Command::new(["debconf-set-selections", "/var/cache/debconf/preseed"]);
+        command.env = environment("debconf", "preseed", self.stage);
+        let finished = root.execute(&command, Some(self.log))?;
+        root.delete("/var/cache/debconf/preseed")?;
+        match finished.success() {
+            true => Ok(()),
+            false => Err(ConfigureError::Preseed {
+                tail: String::from_utf8_lossy(&finished.tail).into_owned(),
+            }),
+        }
+    }
+
+    /// Unpacking activates file triggers and the packages' own for what is configured already.
+    fn unpack_triggers(&self, packages: &[usize], state: &mut State) -> Result<(), ConfigureError> {
+        for &number in packages {
+            let package = &self.stage.packages[number];
+            self.activate_own(package, state);
+            if state.triggers.has_file_interests() {
+                for path in package.list().lines() {
+                    let configured = &state.configured;
+                    state.triggers.activate(path, &|name| configured.contains(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn activate_own(&self, package: &Package, state: &mut State) {
+        for directive in &package.directives {
+            if let Directive::Activate { trigger } = directive {
+                let configured = &state.configured;
+                state.triggers.activate(trigger, &|name| configured.contains(name));
+            }
+        }
+    }
+
+    fn configure(
+        &self,
+        root: &Root,
+        state: &mut State,
+        number: usize,
+    ) -> Result<(), ConfigureError> {
+        self.script(root, state, number, "postinst", &["configure", ""])?;
+        let package = &self.stage.packages[number];
+        self.activate_own(package, state);
+        state.configured.insert(package.info_name());
+        Ok(())
+    }
+
+    fn process_triggers(&self, root: &Root, state: &mut State) -> Result<(), ConfigureError> {
+        for _ in 0..MAX_TRIGGER_RUNS {
+            let Some((name, triggers)) = state.triggers.take_pending() else { return Ok(()) };
+            let Some(package) = self.stage.everyone().find(|package| package.info_name() == name)
+            else {
+                continue;
+            };
+            let names = triggers.join(" ");
+            self.execute(root, state, package, "postinst", &["triggered", &names])?;
+        }
+        Err(ConfigureError::TriggerLoop)
+    }
+
+    fn script(
+        &self,
+        root: &Root,
+        state: &mut State,
+        number: usize,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<(), ConfigureError> {
+        let package = &self.stage.packages[number];
+        self.execute(root, state, package, script, arguments)
+    }
+
+    fn execute(
+        &self,
+        root: &Root,
+        state: &mut State,
+        package: &Package,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<(), ConfigureError> {
+        if !package.has_script(script) {
+            return Ok(());
+        }
+        if self.reports {
+            let text = format!("{} {script} {}", package.name, arguments[0]);
+            self.stage.progress.event(Event::Phase { name: "configure".into(), text });
+        }
+        let mut log = self.log;
+        // The log is for people; a full disk shows in what matters.
+        let _ = writeln!(log, "--- {} {script} {}", package.name, arguments.join(" "));
+        let is_preinst = script == "preinst";
+        let program = match is_preinst {
+            true => format!("{UNPACKING}/preinst"),
+            false => format!("/var/lib/dpkg/info/{}.{script}", package.info_name()),
+        };
+        if is_preinst {
+            show_control_files(root, package)?;
+        }
+        let argv = std::iter::once(program.as_str()).chain(arguments.iter().copied());
+        let mut command = Command::new(argv);
+        command.env = environment(&package.name, script, self.stage);
+        command.env.insert("DPKG_MAINTSCRIPT_ARCH".into(), package.architecture.clone());
+        command.time_limit = Some(TIME_LIMIT);
+        command.silence_limit = Some(SILENCE_LIMIT);
+        let finished = root.execute(&command, Some(self.log))?;
+        if is_preinst {
+            root.delete(UNPACKING)?;
+        }
+        if !finished.success() {
+            return Err(ConfigureError::Script {
+                package: package.name.clone(),
+                script: script.to_owned(),
+                arguments: arguments.join(" ").trim().to_owned(),
+                ending: describe(finished.ending),
+                tail: String::from_utf8_lossy(&finished.tail).into_owned(),
+            });
+        }
+        self.attribute(root, state, package)
+    }
+
+    /// Records what the last script changed, and what it activated.
+    fn attribute(
+        &self,
+        root: &Root,
+        state: &mut State,
+        package: &Package,
+    ) -> Result<(), ConfigureError> {
+        for change in root.changed_since_last()? {
+            let path = change.path;
+            if let Some(file) = ACCOUNT_FILES.iter().position(|name| *name == path.as_str()) {
+                let text = read_text(root, path.as_str())?;
+                let before = std::mem::replace(&mut state.accounts[file], text);
+                let after = state.accounts[file].clone();
+                state.attribution.add_account_lines(&package.name, file, &before, &after);
+            }
+            if path.as_str() == "var/lib/dpkg/triggers/Unincorp" {
+                let text = read_text(root, path.as_str())?;
+                let configured = &state.configured;
+                state.triggers.incorporate(&text, &|name| configured.contains(name));
+                if !text.is_empty() {
+                    root.write_file("/var/lib/dpkg/triggers/Unincorp", b"", 0o644, (0, 0))?;
+                }
+            }
+            state.attribution.touch(&package.name, &path);
+        }
+        Ok(())
+    }
+
+    fn start_accounts(&self, root: &Root, state: &mut State) -> Result<(), ConfigureError> {
+        for (number, name) in ACCOUNT_FILES.iter().enumerate() {
+            state.accounts[number] = read_text(root, name)?;
+        }
+        root.changed_since_last()?;
+        Ok(())
+    }
+}
+
+/// Before it unpacks a package, dpkg lays its control files out here; a preinst runs from it, and
+/// debconf reads in it whose preinst it is.
+const UNPACKING: &str = "/var/lib/dpkg/tmp.ci";
+
+fn show_control_files(root: &Root, package: &Package) -> Result<(), ConfigureError> {
+    root.make_directory(UNPACKING, 0o755, (0, 0))?;
+    for (name, (mode, bytes)) in &package.control_files {
+        root.write_file(&format!("{UNPACKING}/{name}"), bytes, *mode, (0, 0))?;
+    }
+    Ok(())
+}
+
+fn read_text(root: &Root, path: &str) -> Result<String, ConfigureError> {
+    let bytes = root.read_file(&format!("/{path}"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Diversions and overrides that hold in a root.
+fn path_rules(root: &Root) -> Result<PathRules, ConfigureError> {
+    let malformed = |file: &str| ConfigureError::Database { file: file.to_owned() };
+    let diversions = read_text(root, "var/lib/dpkg/diversions")?;
+    let overrides = read_text(root, "var/lib/dpkg/statoverride")?;
+    let (passwd, group) = (read_text(root, "etc/passwd")?, read_text(root, "etc/group")?);
+    let id_of = |name: &str, is_group: bool| {
+        let text = if is_group { &group } else { &passwd };
+        let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+        line.split(':').nth(2)?.parse().ok()
+    };
+    Ok(PathRules {
+        diversions: parse_diversions(&diversions).ok_or_else(|| malformed("diversions"))?,
+        overrides: parse_statoverrides(&overrides, &id_of)
+            .ok_or_else(|| malformed("statoverride"))?,
+    })
+}
+
+/// The environment of a maintainer script, as dpkg and a non-interactive apt set it.
+fn environment(package: &str, script: &str, stage: &Stage<'_>) -> BTreeMap<String, String> {
+    let mut environment = standard_environment();
+    let own = [
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+        ("DPKG_MAINTSCRIPT_ARCH", stage.architecture),
+        ("DPKG_MAINTSCRIPT_DEBUG", "0"),
+        ("DPKG_MAINTSCRIPT_NAME", script),
+        ("DPKG_MAINTSCRIPT_PACKAGE", package),
+        ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
+        ("DPKG_ROOT", ""),
+        ("DPKG_RUNNING_VERSION", stage.dpkg_version()),
+        ("SHELL", "/bin/sh"),
+    ];
+    environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    environment
+}
+
+fn describe(ending: Ending) -> String {
+    match ending {
+        Ending::Exit(status) => format!("exited with status {status}"),
+        Ending::Signal(signal) => format!("was killed by signal {signal}"),
+        Ending::TimeLimit => format!("ran longer than {} s", TIME_LIMIT.as_secs()),
+        Ending::SilenceLimit => format!("printed nothing for {} s", SILENCE_LIMIT.as_secs()),
+    }
+}
+
+/// The rules that stage 1's diversions make, for stage 2 without preinst scripts.
+pub(super) fn no_rules() -> PathRules {
+    stack::PathRules::default()
+}

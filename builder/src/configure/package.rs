@@ -1,0 +1,144 @@
+//! A package as dpkg knows it once it is unpacked: control files and what they say.
+
+use std::collections::BTreeMap;
+
+use drystone_store::realisation::Output;
+use drystone_store::store::{Store, StoreError};
+
+use super::ConfigureError;
+use super::triggers::{Directive, parse_directives};
+use crate::source::debian::control;
+use crate::source::debian::deb::{CONFFILE_DIGESTS, ImportedDeb, LIST};
+use crate::source::debian::relation::RelationField;
+
+/// A package that was imported, with its control files.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture (`all` for independent ones).
+    pub architecture: String,
+    /// Whether it is `Multi-Arch: same`, which shows in file names of dpkg's database.
+    pub is_multi_arch_same: bool,
+    /// Replaces, as written.
+    pub replaces: RelationField,
+    /// Pre-Depends, as written.
+    pub pre_depends: RelationField,
+    /// Depends, as written.
+    pub depends: RelationField,
+    /// Names that it provides.
+    pub provides: RelationField,
+    /// Control files by name, with their modes.
+    pub control_files: BTreeMap<String, (u32, Vec<u8>)>,
+    /// Its triggers.
+    pub directives: Vec<Directive>,
+    /// The data tree.
+    pub data: Output,
+    /// The control tree.
+    pub control: Output,
+}
+
+impl Package {
+    /// Reads a package's control tree.
+    pub fn load(store: &Store, imported: &ImportedDeb) -> Result<Self, ConfigureError> {
+        let mut control_files = BTreeMap::new();
+        store.read_tree(&imported.control, |entry, content| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|source| StoreError::Io {
+                action: "read",
+                path: entry.path.as_str().into(),
+                source,
+            })?;
+            control_files.insert(entry.path.to_string(), (entry.mode, bytes));
+            Ok::<(), StoreError>(())
+        })?;
+        let bad = |problem: String| ConfigureError::Control {
+            package: imported.data.path.name().to_owned(),
+            problem,
+        };
+        let text = control_files.get("control").ok_or_else(|| bad("no control file".into()))?;
+        let text = std::str::from_utf8(&text.1).map_err(|error| bad(error.to_string()))?;
+        let paragraph = control::paragraphs(text)
+            .next()
+            .ok_or_else(|| bad("its control file is empty".into()))?
+            .map_err(|error| bad(error.to_string()))?;
+        let value = |name: &str| paragraph.value(name).unwrap_or_default().to_owned();
+        let relation = |name: &str| {
+            RelationField::new(&value(name)).map_err(|error| bad(format!("{name}: {error}")))
+        };
+        let directives = match control_files.get("triggers") {
+            Some((_, bytes)) => parse_directives(&String::from_utf8_lossy(bytes)),
+            None => Vec::new(),
+        };
+        Ok(Self {
+            name: value("Package"),
+            version: value("Version"),
+            architecture: value("Architecture"),
+            is_multi_arch_same: value("Multi-Arch") == "same",
+            replaces: relation("Replaces")?,
+            pre_depends: relation("Pre-Depends")?,
+            depends: relation("Depends")?,
+            provides: relation("Provides")?,
+            directives,
+            data: imported.data.clone(),
+            control: imported.control.clone(),
+            control_files,
+        })
+    }
+
+    /// The part of dpkg's file names that stands for this package: `NAME` or `NAME:ARCH`.
+    pub fn info_name(&self) -> String {
+        match self.is_multi_arch_same {
+            true => format!("{}:{}", self.name, self.architecture),
+            false => self.name.clone(),
+        }
+    }
+
+    /// The control file as text.
+    pub fn control_text(&self) -> String {
+        self.text("control")
+    }
+
+    /// Whether it has this maintainer script.
+    pub fn has_script(&self, name: &str) -> bool {
+        self.control_files.contains_key(name)
+    }
+
+    /// Whether configuring it can have an effect: a script of the two that an installation runs,
+    /// or an interest in triggers.
+    pub fn has_effects(&self) -> bool {
+        self.has_script("preinst") || self.has_script("postinst")
+    }
+
+    /// Configuration files with the MD5 of the package's content, as dpkg's status names them.
+    pub fn conffiles(&self) -> Vec<(String, String)> {
+        let text = self.text(CONFFILE_DIGESTS);
+        let mut digests: BTreeMap<&str, &str> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+        // dpkg keeps the order of the package's own `conffiles`.
+        self.text("conffiles")
+            .lines()
+            .filter_map(|line| line.split_whitespace().last().map(str::to_owned))
+            .filter_map(|path| digests.remove(path.as_str()).map(|md5| (path.clone(), md5.into())))
+            .collect()
+    }
+
+    /// dpkg's file list.
+    pub fn list(&self) -> String {
+        self.text(LIST)
+    }
+
+    fn text(&self, name: &str) -> String {
+        let bytes = self.control_files.get(name).map_or(&[][..], |(_, bytes)| bytes);
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// Whether this package declares Replaces for `other`.
+    pub fn replaces(&self, other: &Self) -> bool {
+        self.replaces.names().any(|name| {
+            name == other.name || other.provides.names().any(|provided| provided == name)
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Trees laid out on disk for sandboxes, each once.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use drystone_store::realisation::Output;
+use drystone_store::store::{Store, StoreError};
+use rayon::prelude::*;
+
+use crate::sandbox::{IdMap, SandboxError, Session};
+
+/// Why a tree could not be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// The sandbox's helper failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tree could not be streamed to the helper.
+    #[error("cannot lay out {tree}")]
+    Io {
+        /// The tree's store path.
+        tree: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Lays trees out below the store's `trees/`; the sandbox session starts when it is first needed.
+pub struct Checkouts<'a> {
+    store: &'a Store,
+    program: Option<PathBuf>,
+    session: OnceLock<Session>,
+}
+
+impl<'a> Checkouts<'a> {
+    /// Checkouts of a store, made by this very program as helper.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, program: None, session: OnceLock::new() }
+    }
+
+    /// Checkouts made by another program that can be the sandbox's helper (for tests).
+    pub fn with_program(store: &'a Store, program: PathBuf) -> Self {
+        Self { store, program: Some(program), session: OnceLock::new() }
+    }
+
+    /// The sandbox session.
+    pub fn session(&self) -> Result<&Session, SandboxError> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let map = IdMap::discover()?;
+        let session = match &self.program {
+            Some(program) => Session::start_program(&map, program)?,
+            None => Session::start(&map)?,
+        };
+        // Two threads may have started one each; the loser's ends here.
+        Ok(self.session.get_or_init(|| session))
+    }
+
+    /// Lays out every tree that is not yet; the directories, in the order of `outputs`.
+    pub fn ensure(&self, outputs: &[&Output]) -> Result<Vec<PathBuf>, CheckoutError> {
+        let session = self.session()?;
+        let paths: Vec<PathBuf> =
+            outputs.iter().map(|output| self.store.checkout_path(&output.path)).collect();
+        outputs
+            .par_iter()
+            .zip(&paths)
+            .filter(|(_, path)| !path.exists())
+            .try_for_each(|(output, path)| self.checkout(session, output, path))?;
+        Ok(paths)
+    }
+
+    fn checkout(
+        &self,
+        session: &Session,
+        output: &Output,
+        path: &std::path::Path,
+    ) -> Result<(), CheckoutError> {
+        let error = |source| CheckoutError::Io { tree: output.path.to_string(), source };
+        let hash = *output.path.hash();
+        let mut stream = self.store.open_tree(output)?.ok_or(StoreError::NoTree(hash))?;
+        let work = tempfile::tempdir_in(self.store.temporary_directory()).map_err(error)?;
+        let destination = work.path().join("tree");
+        let (reader, mut writer) = io::pipe().map_err(error)?;
+        let sent: Result<(), CheckoutError> = std::thread::scope(|scope| {
+            let sender = scope.spawn(move || io::copy(&mut stream, &mut writer).map(drop));
+            let result = session.checkout(reader, &destination);
+            let sent = sender.join().unwrap_or_else(|_| Err(io::Error::other("sender ended")));
+            result?;
+            sent.map_err(error)
+        });
+        sent?;
+        match session.rename(&destination, path, false) {
+            Ok(()) => Ok(()),
+            // Another process was faster.
+            Err(_) if path.exists() => Ok(session.remove(&destination)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

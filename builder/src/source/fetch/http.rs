@@ -1,0 +1,171 @@
+//! One HTTP attempt: request, resume, checks of what the server announces, streaming.
+
+use futures_util::StreamExt as _;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use reqwest::{Client, Response, StatusCode};
+use url::Url;
+
+use super::download::{Job, Settings};
+use super::retry::{Failure, is_transient, retry_after};
+use super::sink::Sink;
+use super::{FetchError, shown};
+
+/// What proves that a later answer continues an earlier one.
+pub(super) type Validator = Option<HeaderValue>;
+
+/// Makes the client. Its TLS uses ring, and the host's certificates (`SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` included); proxies come from the usual variables.
+pub(super) fn client(settings: &Settings) -> Result<Client, FetchError> {
+    // An error only says that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || {
+        let builder = Client::builder()
+            .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.idle_timeout)
+            // A Referer would tell one server about another.
+            .referer(false)
+            .redirect(redirects());
+        if settings.proxies { builder } else { builder.no_proxy() }
+    };
+    builder().build().or_else(|error| {
+        // A host without certificates can still reach plain mirrors, whose content is signed.
+        tracing::warn!(%error, "no certificates found: https addresses will not be reachable");
+        let bare = builder().tls_certs_only([]).build();
+        bare.map_err(|source| FetchError::Client { source })
+    })
+}
+
+/// Follows redirects, but never from https to http. That credentials do not follow to another host
+/// or port is the client's own rule, and tested here.
+fn redirects() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let secure = |url: &Url| url.scheme() == "https";
+        let downgrade = attempt.previous().last().is_some_and(secure) && !secure(attempt.url());
+        if downgrade {
+            attempt.error("redirected from https to an insecure address")
+        } else if attempt.previous().len() > 10 {
+            attempt.error("redirected too often")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+/// Fetches `url` into the sink, continuing what the sink holds if the server agrees.
+///
+/// The outer error is that the sink itself was lost.
+pub(super) async fn attempt(
+    client: &Client,
+    job: &Job<'_>,
+    url: &Url,
+    mut sink: Sink,
+    validator: &mut Validator,
+) -> Result<(Sink, Result<(), Failure>), FetchError> {
+    let response = match request(client, job, url, sink.written(), validator.as_ref()).await {
+        Ok(response) => response,
+        Err(failure) => return Ok((sink, Err(failure))),
+    };
+    if let Err(failure) = accept(job, url, &response, &mut sink) {
+        return Ok((sink, Err(failure)));
+    }
+    *validator = validator_of(response.headers());
+    stream(job, url, response, sink).await
+}
+
+async fn request(
+    client: &Client,
+    job: &Job<'_>,
+    url: &Url,
+    offset: u64,
+    validator: Option<&HeaderValue>,
+) -> Result<Response, Failure> {
+    // Bytes are hashed as they are stored: no coding may come between.
+    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+    if url.username().is_empty()
+        && let Some((login, password)) = job.credentials.find(url)
+    {
+        request = request.basic_auth(login, Some(password));
+    }
+    if offset > 0 {
+        request = request.header(RANGE, format!("bytes={offset}-"));
+        if let Some(validator) = validator {
+            request = request.header(IF_RANGE, validator);
+        }
+    }
+    request.send().await.map_err(|error| {
+        let hopeless = error.is_redirect() || error.is_builder();
+        let error = FetchError::Transport { url: shown(url), source: error.without_url() };
+        if hopeless { Failure::Next(error) } else { Failure::Again { error, wait: None } }
+    })
+}
+
+/// Judges status, range and announced size; empties the sink if the answer starts anew.
+fn accept(job: &Job<'_>, url: &Url, response: &Response, sink: &mut Sink) -> Result<(), Failure> {
+    let status = response.status();
+    let error = FetchError::Status { url: shown(url), status: status.as_u16() };
+    match status {
+        StatusCode::OK => job.restart(sink).map_err(Failure::Final)?,
+        StatusCode::PARTIAL_CONTENT if range_start(response.headers()) == Some(sink.written()) => {}
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+            job.restart(sink).map_err(Failure::Final)?;
+            return Err(Failure::Again { error, wait: None });
+        }
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            return Err(Failure::Next(FetchError::NotFound { url: shown(url) }));
+        }
+        _ if is_transient(status.as_u16()) => {
+            return Err(Failure::Again { error, wait: retry_after(response.headers()) });
+        }
+        _ => return Err(Failure::Next(error)),
+    }
+    let Some(length) = response.content_length() else { return Ok(()) };
+    job.check_size(url, sink.written().saturating_add(length), true).map_err(Failure::Next)
+}
+
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    text.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+}
+
+/// A strong entity tag, else the date: weak tags may not be used in If-Range.
+fn validator_of(headers: &HeaderMap) -> Validator {
+    let strong = |tag: &&HeaderValue| !tag.as_bytes().starts_with(b"W/");
+    headers.get(ETAG).filter(strong).or_else(|| headers.get(LAST_MODIFIED)).cloned()
+}
+
+async fn stream(
+    job: &Job<'_>,
+    url: &Url,
+    response: Response,
+    sink: Sink,
+) -> Result<(Sink, Result<(), Failure>), FetchError> {
+    let mut total = sink.written();
+    let mut outcome = Ok(());
+    let pump = sink.start();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                let source = error.without_url();
+                let error = FetchError::Transport { url: shown(url), source };
+                outcome = Err(Failure::Again { error, wait: None });
+                break;
+            }
+        };
+        total += chunk.len() as u64;
+        if let Err(error) = job.check_size(url, total, false) {
+            outcome = Err(Failure::Next(error));
+            break;
+        }
+        job.observer.advanced(job.name, chunk.len() as u64);
+        if !pump.send(chunk).await {
+            break;
+        }
+    }
+    let (sink, written) = pump.finish().await?;
+    Ok((sink, written.map_err(Failure::Final).and(outcome)))
+}

@@ -1,0 +1,301 @@
+//! `[recipe.NAME]`: what is built from source.
+
+use std::collections::BTreeMap;
+
+use drystone_store::digest::BlobDigest;
+use url::Url;
+
+use crate::document::{Place, Shape, Table, Value, ValueError, nearest};
+
+use super::config::environment;
+use super::names::{Name, PackageName};
+use super::platform::Platform;
+use super::schema;
+use super::values::{LocalPath, address, sha256};
+
+/// The output that a recipe has when it names none.
+pub const DEFAULT_OUTPUT: &str = "out";
+
+/// One recipe, read and checked. Building recipes is not in this version.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// What runs it.
+    pub builder: RecipeBuilder,
+    /// What it starts from.
+    pub source: Option<RecipeSource>,
+    /// Patches, applied in the order as written.
+    pub patches: Vec<LocalPath>,
+    /// Debian packages that the build needs.
+    pub debian: Vec<PackageName>,
+    /// Outputs of other recipes that the build needs.
+    pub recipes: Vec<RecipeOutput>,
+    /// Debian packages that the result needs beyond what is found in it.
+    pub runtime: Vec<PackageName>,
+    /// The build script.
+    pub script: Option<String>,
+    /// Variables of the build.
+    pub env: BTreeMap<String, String>,
+    /// The outputs, in the order as written; the first is the default.
+    pub outputs: Vec<Name>,
+    /// The platforms that it is built for; all of the image's when empty.
+    pub platforms: Vec<Platform>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// What runs a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecipeBuilder {
+    /// A shell script.
+    Script,
+    /// Rust, from Cargo.lock.
+    Cargo,
+    /// Node, from package-lock.json.
+    Npm,
+    /// Python, from its lock file.
+    Python,
+}
+
+impl RecipeBuilder {
+    /// The name as written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Script => "script",
+            Self::Cargo => "cargo",
+            Self::Npm => "npm",
+            Self::Python => "python",
+        }
+    }
+
+    fn new(text: &str) -> Result<Self, ValueError> {
+        let all = [Self::Script, Self::Cargo, Self::Npm, Self::Python];
+        all.into_iter().find(|builder| builder.as_str() == text).ok_or_else(|| {
+            ValueError::new("builder", text, "it is not known")
+                .with_help("known: script, cargo, npm, python")
+        })
+    }
+}
+
+/// What a recipe starts from.
+#[derive(Debug, Clone)]
+pub enum RecipeSource {
+    /// A folder of the project.
+    Folder {
+        /// The folder.
+        path: LocalPath,
+        /// Patterns of what is taken; everything when empty.
+        include: Vec<String>,
+        /// Patterns of what is left out.
+        exclude: Vec<String>,
+    },
+    /// An archive that is downloaded.
+    Download {
+        /// Its address.
+        url: Url,
+        /// Its digest.
+        sha256: BlobDigest,
+    },
+    /// A commit of a git repository.
+    Git {
+        /// The repository's address.
+        url: Url,
+        /// The full commit id.
+        revision: String,
+    },
+}
+
+/// An output of a recipe: `NAME`, or `NAME:OUTPUT`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecipeOutput {
+    /// The recipe.
+    pub recipe: Name,
+    /// The output; the recipe's first when absent.
+    pub output: Option<Name>,
+}
+
+impl RecipeOutput {
+    /// Reads `NAME` or `NAME:OUTPUT`.
+    pub fn new(text: &str) -> Result<Self, ValueError> {
+        match text.split_once(':') {
+            Some((recipe, output)) => {
+                Ok(Self { recipe: Name::new(recipe)?, output: Some(Name::new(output)?) })
+            }
+            None => Ok(Self { recipe: Name::new(text)?, output: None }),
+        }
+    }
+}
+
+impl std::fmt::Display for RecipeOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.output {
+            Some(output) => write!(f, "{}:{output}", self.recipe),
+            None => self.recipe.fmt(f),
+        }
+    }
+}
+
+/// The recipes of a file, and the references between them with their places.
+#[derive(Default)]
+pub(super) struct Recipes {
+    pub(super) all: BTreeMap<Name, Recipe>,
+    /// All names as written, also of recipes with problems: a reference to one is not another.
+    names: Vec<String>,
+}
+
+impl Recipes {
+    pub(super) fn read(top: &Table<'_>) -> Self {
+        let entries = top.entries("recipe");
+        let names = entries.iter().map(|entry| entry.name.to_owned()).collect();
+        let mut recipes = Self { all: BTreeMap::new(), names };
+        let mut references = Vec::new();
+        for entry in &entries {
+            let name = Name::new(entry.name);
+            if let Err(error) = &name {
+                top.problem_at(entry.place, error.to_string()).record();
+            }
+            let Some(table) = entry.value.table(&schema::RECIPE) else { continue };
+            let (recipe, needs) = recipe(&table, entry.place);
+            references.extend(needs);
+            if let Ok(name) = name {
+                recipes.all.insert(name, recipe);
+            }
+        }
+        for (output, value) in &references {
+            recipes.check(output, value);
+        }
+        recipes
+    }
+
+    /// Records a problem if there is no such recipe, or it has no such output.
+    pub(super) fn check(&self, wanted: &RecipeOutput, value: &Value<'_>) {
+        let name = wanted.recipe.as_str();
+        if !self.names.iter().any(|known| known == name) {
+            let help = match nearest(name, self.names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("add a [recipe.{name}]"),
+            };
+            value.problem(format!("there is no recipe `{name}`")).help(help).record();
+        } else if let (Some(output), Some(recipe)) = (&wanted.output, self.all.get(name))
+            && !recipe.outputs.contains(output)
+        {
+            let known = recipe.outputs.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            value
+                .problem(format!("recipe `{name}` has no output `{output}`"))
+                .help(format!("it has: {known}"))
+                .record();
+        }
+    }
+
+    /// Reads a list of outputs and checks each.
+    pub(super) fn outputs(&self, table: &Table<'_>, key: &'static str) -> Vec<RecipeOutput> {
+        output_list(table, key)
+            .into_iter()
+            .map(|(output, value)| {
+                self.check(&output, &value);
+                output
+            })
+            .collect()
+    }
+}
+
+fn output_list<'a>(table: &Table<'a>, key: &'static str) -> Vec<(RecipeOutput, Value<'a>)> {
+    let items = table.get(key).and_then(|value| value.items()).unwrap_or_default();
+    items.into_iter().filter_map(|item| Some((item.text_as(RecipeOutput::new)?, item))).collect()
+}
+
+fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Value<'a>)>) {
+    let builder = table.text_as("builder", RecipeBuilder::new).unwrap_or(RecipeBuilder::Script);
+    let script = table.get("script").and_then(|value| value.text()).map(str::to_owned);
+    if builder == RecipeBuilder::Script && !table.has("script") && !table.has("builder") {
+        table
+            .problem_at(place, "the recipe has neither a `script` nor a `builder`")
+            .help("add script = \"…\", or builder = \"cargo\", \"npm\" or \"python\"")
+            .record();
+    }
+    let needs = output_list(table, "recipes");
+    let mut outputs = table.texts_as("outputs", Name::new);
+    if outputs.is_empty() {
+        outputs.push(Name::new(DEFAULT_OUTPUT).expect("a valid name"));
+    }
+    let mut debian = table.texts_as("debian", PackageName::new);
+    debian.sort();
+    let mut runtime = table.texts_as("runtime", PackageName::new);
+    runtime.sort();
+    let recipe = Recipe {
+        builder,
+        source: table.get("source").and_then(|value| source(&value)),
+        patches: table.texts_as("patches", LocalPath::new),
+        debian,
+        recipes: needs.iter().map(|(output, _)| output.clone()).collect(),
+        runtime,
+        script,
+        env: environment(table, "env"),
+        outputs,
+        platforms: table.texts_as("platforms", Platform::new),
+        place,
+    };
+    (recipe, needs)
+}
+
+fn source(value: &Value<'_>) -> Option<RecipeSource> {
+    if let Shape::Text(_) = value.shape() {
+        let path = value.text_as(LocalPath::new)?;
+        return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
+    }
+    let table = value.table(&schema::RECIPE_SOURCE)?;
+    let kinds: Vec<_> = ["path", "url", "git"].into_iter().filter(|key| table.has(key)).collect();
+    let [kind] = kinds.as_slice() else {
+        table
+            .problem("a source has one of `path`, `url` and `git`")
+            .help("for example: source = { path = \"..\", include = [\"src/**\"] }")
+            .record();
+        return None;
+    };
+    let companions: &[&str] = match *kind {
+        "path" => &["include", "exclude"],
+        "url" => &["sha256"],
+        _ => &["revision"],
+    };
+    for key in ["include", "exclude", "sha256", "revision"] {
+        if table.has(key) && !companions.contains(&key) {
+            let message = format!("`{key}` does not go with `{kind}`");
+            table.problem(message).help("remove one of the two").record();
+        }
+    }
+    match *kind {
+        "path" => {
+            let path = table.text_as("path", LocalPath::new);
+            let include = table.texts_as("include", pattern);
+            let exclude = table.texts_as("exclude", pattern);
+            Some(RecipeSource::Folder { path: path?, include, exclude })
+        }
+        "url" => {
+            let url = table.text_as("url", address);
+            let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
+            Some(RecipeSource::Download { url: url?, sha256: digest? })
+        }
+        _ => {
+            let url = table.text_as("git", address);
+            let revision = table.required("revision").and_then(|value| value.text_as(commit));
+            Some(RecipeSource::Git { url: url?, revision: revision? })
+        }
+    }
+}
+
+fn pattern(text: &str) -> Result<String, ValueError> {
+    match text.is_empty() || text.starts_with('/') || text.split('/').any(|part| part == "..") {
+        true => Err(ValueError::new("pattern", text, "it must stay below the source's folder")),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn commit(text: &str) -> Result<String, ValueError> {
+    let hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match hexadecimal && (text.len() == 40 || text.len() == 64) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(ValueError::new("commit id", text, "it must have 40 (or 64) digits of 0-9, a-f")
+                .with_help("branches and tags move; `git rev-parse NAME` prints the id"))
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Stacking packages' trees: who owns a path that several trees claim.
+//!
+//! Layers stay plain package trees, in an order that dpkg never saw. Where dpkg would have ended
+//! with something else than the topmost tree's entry, a *correction* says so; corrections stand
+//! above all package trees, so they hold whatever the order of the layers is:
+//!
+//! - a path of several packages belongs to the one that Replaces the others (dpkg(1), `Replaces`
+//!   of Debian policy 7.6), and only what dpkg would refuse is a clash;
+//! - a directory has the metadata of the package that was unpacked first;
+//! - a diverted path is moved, except for the package that diverts (dpkg-divert(1));
+//! - an override sets mode and owner (dpkg-statoverride(1));
+//! - a directory over another tree's symbolic link means the link's target, as dpkg follows it.
+
+mod diversion;
+
+use std::collections::{BTreeMap, HashMap};
+
+use drystone_store::listing::{Listing, ListingEntry};
+use drystone_store::tree::{Entry, Kind, TreePath};
+
+pub use diversion::{Diversion, StatOverride, parse_diversions, parse_statoverrides};
+
+/// One package's tree, in the order of unpacking.
+pub struct Member<'a> {
+    /// The package's name.
+    pub name: &'a str,
+    /// Its tree's listing.
+    pub listing: &'a Listing,
+}
+
+/// An entry that stands above all package trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correction {
+    /// What stands there.
+    pub entry: Entry,
+    /// Where a file's content comes from: a member's number and a path of its tree.
+    pub content: Option<(usize, TreePath)>,
+}
+
+/// A path that two packages set differently and that neither gives up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{first} and {second} both have /{path}, and neither declares Replaces")]
+pub struct Clash {
+    /// The path.
+    pub path: TreePath,
+    /// The package that was unpacked first.
+    pub first: String,
+    /// The other.
+    pub second: String,
+}
+
+/// What dpkg's database says about paths beyond the packages' own lists.
+#[derive(Debug, Clone, Default)]
+pub struct PathRules {
+    /// Diversions.
+    pub diversions: Vec<Diversion>,
+    /// Overrides of mode and owner.
+    pub overrides: Vec<StatOverride>,
+}
+
+type Claim<'a> = (usize, &'a ListingEntry);
+
+/// Finds the corrections for packages that are stacked.
+///
+/// `replaces(a, b)` says whether member `a` declares Replaces for member `b`.
+pub fn corrections(
+    members: &[Member<'_>],
+    rules: &PathRules,
+    replaces: &dyn Fn(usize, usize) -> bool,
+) -> Result<Vec<Correction>, Vec<Clash>> {
+    let mut claims: HashMap<&TreePath, Vec<Claim<'_>>> = HashMap::new();
+    for (number, member) in members.iter().enumerate() {
+        for item in member.listing.entries() {
+            claims.entry(&item.entry.path).or_default().push((number, item));
+        }
+    }
+    let mut state = State { members, rules, replaces, found: BTreeMap::new(), clashes: Vec::new() };
+    let mut links: Vec<(TreePath, String)> = Vec::new();
+    for (path, claims) in &claims {
+        if claims.len() > 1 || rules.diversions.iter().any(|rule| rule.from == **path) {
+            state.resolve(path, claims, &mut links);
+        }
+    }
+    links.sort();
+    for (path, target) in &links {
+        state.move_below_link(path, target);
+    }
+    for rule in &rules.overrides {
+        state.apply_override(rule, claims.get(&rule.path).map_or(&[], Vec::as_slice));
+    }
+    match state.clashes.is_empty() {
+        true => Ok(state.found.into_values().collect()),
+        false => {
+            state.clashes.sort_by(|left, right| left.path.cmp(&right.path));
+            Err(state.clashes)
+        }
+    }
+}
+
+struct State<'a> {
+    members: &'a [Member<'a>],
+    rules: &'a PathRules,
+    replaces: &'a dyn Fn(usize, usize) -> bool,
+    found: BTreeMap<TreePath, Correction>,
+    clashes: Vec<Clash>,
+}
+
+impl State<'_> {
+    fn put(&mut self, to: TreePath, (number, item): Claim<'_>) {
+        let from = item.entry.path.clone();
+        let mut entry = Entry { path: to.clone(), ..item.entry.clone() };
+        let mut content = None;
+        match &item.entry.kind {
+            Kind::File { .. } => content = Some((number, from)),
+            // A hard link that moves alone becomes a file with the content of its first name.
+            Kind::HardLink { target } => {
+                if let Some(first) = self.members[number].listing.find(target) {
+                    entry.kind = first.entry.kind.clone();
+                    content = Some((number, target.clone()));
+                }
+            }
+            _ => {}
+        }
+        self.found.insert(to, Correction { entry, content });
+    }
+
+    fn resolve(
+        &mut self,
+        path: &TreePath,
+        claims: &[Claim<'_>],
+        links: &mut Vec<(TreePath, String)>,
+    ) {
+        let directories = claims.iter().filter(|claim| is_directory(claim)).count();
+        if directories == claims.len() {
+            return self.resolve_directory(path, claims);
+        }
+        if directories > 0 {
+            let link = claims.iter().find_map(|(_, item)| match &item.entry.kind {
+                Kind::Symlink { target } => Some(target.clone()),
+                _ => None,
+            });
+            if let Some(target) = link {
+                links.push((path.clone(), target));
+                return;
+            }
+        }
+        self.resolve_file(path, claims);
+    }
+
+    fn resolve_directory(&mut self, path: &TreePath, claims: &[Claim<'_>]) {
+        let data = |claim: &Claim<'_>| {
+            let entry = &claim.1.entry;
+            (entry.mode, entry.uid, entry.gid)
+        };
+        let Some(first) = claims.iter().min_by_key(|(number, _)| *number) else { return };
+        if claims.iter().any(|claim| data(claim) != data(first)) {
+            self.put(path.clone(), *first);
+        }
+    }
+
+    fn resolve_file(&mut self, path: &TreePath, claims: &[Claim<'_>]) {
+        let diversion = self.rules.diversions.iter().find(|rule| rule.from == *path);
+        let (moved, kept): (Vec<Claim<'_>>, Vec<Claim<'_>>) =
+            claims.iter().partition(|(number, _)| {
+                diversion
+                    .is_some_and(|rule| rule.package.as_deref() != Some(self.members[*number].name))
+            });
+        if let Some(winner) = self.winner(path, &kept)
+            && (kept.len() > 1 || !moved.is_empty())
+            && differs(claims)
+        {
+            self.put(path.clone(), winner);
+        }
+        let Some(rule) = diversion else { return };
+        let Some(winner) = self.winner(path, &moved) else { return };
+        self.put(rule.to.clone(), winner);
+        if kept.is_empty()
+            && let Ok(deletion) = Entry::deletion(path)
+        {
+            let gone = Correction { entry: deletion, content: None };
+            self.found.insert(gone.entry.path.clone(), gone);
+        }
+    }
+
+    /// Who owns a path: the claims come in the order of unpacking.
+    fn winner<'b>(&mut self, path: &TreePath, claims: &[Claim<'b>]) -> Option<Claim<'b>> {
+        let mut claims = claims.iter().copied();
+        let mut owner = claims.next()?;
+        for claim in claims {
+            if (self.replaces)(claim.0, owner.0) {
+                owner = claim;
+            } else if !(self.replaces)(owner.0, claim.0) && !same(&owner, &claim) {
+                self.clashes.push(Clash {
+                    path: path.clone(),
+                    first: self.members[owner.0].name.to_owned(),
+                    second: self.members[claim.0].name.to_owned(),
+                });
+            }
+        }
+        Some(owner)
+    }
+
+    /// One tree has a symbolic link where another has a directory: the link stays, and what is
+    /// below the directory moves to the link's target.
+    fn move_below_link(&mut self, path: &TreePath, target: &str) {
+        let Some(target) = resolve_link(path, target) else { return };
+        for number in 0..self.members.len() {
+            let listing = self.members[number].listing;
+            let Some(top) = listing.find(path) else { continue };
+            if matches!(top.entry.kind, Kind::Symlink { .. }) {
+                self.put(path.clone(), (number, top));
+                continue;
+            }
+            for item in listing
+                .entries()
+                .iter()
+                .filter(|item| item.entry.path != *path && item.entry.path.starts_with(path))
+            {
+                let rest = &item.entry.path.as_str()[path.as_str().len() + 1..];
+                if let Ok(to) = target.join(rest) {
+                    self.put(to, (number, item));
+                }
+            }
+        }
+    }
+
+    fn apply_override(&mut self, rule: &StatOverride, claims: &[Claim<'_>]) {
+        if let Some(last) = claims.last()
+            && !self.found.contains_key(&rule.path)
+        {
+            self.put(rule.path.clone(), *last);
+        }
+        if let Some(correction) = self.found.get_mut(&rule.path) {
+            let entry = &mut correction.entry;
+            (entry.mode, entry.uid, entry.gid) = (rule.mode, rule.uid, rule.gid);
+        }
+    }
+}
+
+fn is_directory((_, item): &Claim<'_>) -> bool {
+    item.entry.kind == Kind::Directory
+}
+
+fn same(left: &Claim<'_>, right: &Claim<'_>) -> bool {
+    left.1 == right.1
+}
+
+fn differs(claims: &[Claim<'_>]) -> bool {
+    claims.windows(2).any(|pair| !same(&pair[0], &pair[1]))
+}
+
+/// Where a symbolic link leads, as a path of the tree; `None` for the root or out of it.
+pub fn resolve_link(link: &TreePath, target: &str) -> Option<TreePath> {
+    let mut parts: Vec<&str> = match target.starts_with('/') {
+        true => Vec::new(),
+        false => {
+            let mut parts: Vec<&str> = link.components().collect();
+            parts.pop();
+            parts
+        }
+    };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    TreePath::new(parts.join("/")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drystone_store::digest::FileHash;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn listing(entries: &[(&str, &str)]) -> Listing {
+        let mut sorted = entries.to_vec();
+        sorted.sort_by_key(|(name, _)| path(name));
+        let mut listing = Listing::default();
+        for (name, what) in sorted {
+            let (entry, hash) = match what.split_once(' ') {
+                Some(("d", mode)) => {
+                    let mode = u32::from_str_radix(mode, 8).unwrap();
+                    (Entry { mode, ..Entry::directory(path(name)) }, None)
+                }
+                Some(("l", target)) => (Entry::symlink(path(name), target), None),
+                _ => {
+                    let entry = Entry::file(path(name), 0o644, what.len() as u64);
+                    (entry, Some(FileHash::of(what.as_bytes())))
+                }
+            };
+            listing.push(entry, hash);
+        }
+        listing
+    }
+
+    fn found(
+        members: &[(&str, &Listing)],
+        rules: &PathRules,
+        replaces: &[(usize, usize)],
+    ) -> Result<Vec<(String, Option<usize>)>, Vec<Clash>> {
+        let members: Vec<Member<'_>> =
+            members.iter().map(|(name, listing)| Member { name, listing }).collect();
+        let replaces = |a, b| replaces.contains(&(a, b));
+        let found = corrections(&members, rules, &replaces)?;
+        let brief = |it: Correction| (it.entry.path.to_string(), it.content.map(|(at, _)| at));
+        Ok(found.into_iter().map(brief).collect())
+    }
+
+    #[test]
+    fn only_what_dpkg_refuses_is_a_clash() {
+        let (a, b) = (listing(&[("usr/x", "one")]), listing(&[("usr/x", "two")]));
+        let rules = PathRules::default();
+        let clash = found(&[("a", &a), ("b", &b)], &rules, &[]).unwrap_err();
+        assert_eq!(clash[0].to_string(), "a and b both have /usr/x, and neither declares Replaces");
+        let second = found(&[("a", &a), ("b", &b)], &rules, &[(1, 0)]).unwrap();
+        assert_eq!(second, [("usr/x".into(), Some(1))]);
+        let first = found(&[("a", &a), ("b", &b)], &rules, &[(0, 1)]).unwrap();
+        assert_eq!(first, [("usr/x".into(), Some(0))], "Replaces holds in either order");
+        assert_eq!(found(&[("a", &a), ("c", &a)], &rules, &[]).unwrap(), []);
+    }
+
+    #[test]
+    fn the_first_package_decides_about_a_directory() {
+        let a = listing(&[("var", "d 755"), ("var/mail", "d 2775")]);
+        let b = listing(&[("var", "d 755"), ("var/mail", "d 755")]);
+        let found = found(&[("a", &a), ("b", &b)], &PathRules::default(), &[]).unwrap();
+        assert_eq!(found, [("var/mail".into(), None)]);
+    }
+
+    #[test]
+    fn diversions_move_others_files_and_not_the_diverters() {
+        let moreutils = listing(&[("usr/bin/parallel", "old"), ("usr/bin/ts", "ts")]);
+        let parallel = listing(&[("usr/bin/parallel", "new")]);
+        let rules = PathRules {
+            diversions: parse_diversions(
+                "/usr/bin/parallel\n/usr/bin/parallel.moreutils\nparallel\n",
+            )
+            .unwrap(),
+            ..PathRules::default()
+        };
+        let both = found(&[("moreutils", &moreutils), ("parallel", &parallel)], &rules, &[]);
+        assert_eq!(
+            both.unwrap(),
+            [("usr/bin/parallel".into(), Some(1)), ("usr/bin/parallel.moreutils".into(), Some(0))]
+        );
+        let alone = found(&[("moreutils", &moreutils)], &rules, &[]).unwrap();
+        assert_eq!(
+            alone,
+            [("usr/bin/.wh.parallel".into(), None), ("usr/bin/parallel.moreutils".into(), Some(0))]
+        );
+    }
+
+    #[test]
+    fn a_directory_over_a_symlink_moves_to_its_target() {
+        let base = listing(&[("run", "d 755"), ("var", "d 755"), ("var/run", "l /run")]);
+        let other = listing(&[("var", "d 755"), ("var/run", "d 755"), ("var/run/x", "x")]);
+        let found = found(&[("base", &base), ("other", &other)], &PathRules::default(), &[]);
+        assert_eq!(found.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
+    }
+
+    #[test]
+    fn an_override_sets_mode_and_owner() {
+        let a = listing(&[("usr/bin/x", "x")]);
+        let rules = PathRules {
+            overrides: vec![StatOverride { path: path("usr/bin/x"), mode: 0o4755, uid: 0, gid: 7 }],
+            ..PathRules::default()
+        };
+        let members = [Member { name: "a", listing: &a }];
+        let found = corrections(&members, &rules, &|_, _| false).unwrap();
+        assert_eq!((found[0].entry.mode, found[0].entry.gid), (0o4755, 7));
+    }
+}

@@ -1,0 +1,327 @@
+//! The store's metadata: SQLite in WAL mode, so that many processes read and write at once.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use super::StoreError;
+use crate::derivation::Derivation;
+use crate::digest::{BlobDigest, DerivationId, TreeHash};
+use crate::layer::{Compression, Layer};
+use crate::path::StorePath;
+use crate::realisation::{ListingRef, Output, Realisation};
+
+/// The format of the store that this program reads and writes.
+const FORMAT: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE trees (
+    hash TEXT PRIMARY KEY, name TEXT NOT NULL, diff_id TEXT NOT NULL, size INTEGER NOT NULL,
+    listing TEXT NOT NULL, listing_size INTEGER NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE layers (
+    tree TEXT NOT NULL, compression TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (tree, compression)
+) WITHOUT ROWID;
+CREATE TABLE tree_references (
+    tree TEXT NOT NULL, reference TEXT NOT NULL, PRIMARY KEY (tree, reference)
+) WITHOUT ROWID;
+CREATE TABLE derivations (
+    id TEXT PRIMARY KEY, json TEXT NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE outputs (
+    derivation TEXT NOT NULL, name TEXT NOT NULL, tree TEXT NOT NULL,
+    PRIMARY KEY (derivation, name)
+) WITHOUT ROWID;
+CREATE INDEX outputs_by_tree ON outputs (tree);
+CREATE TABLE facts (
+    kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, used INTEGER NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+";
+
+/// Seconds after which a read records once more that something is in use. A day: reads stay
+/// reads, and `gc --keep-days` counts days.
+const TOUCH_AFTER: i64 = 24 * 60 * 60;
+
+/// A connection to the metadata.
+pub(super) struct Database {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Database {
+    pub(super) fn open(store: &Path) -> Result<Self, StoreError> {
+        let path = store.join("db.sqlite");
+        let error = |source| StoreError::Database { path: path.clone(), source };
+        let mut connection = Connection::open(&path).map_err(error)?;
+        connection.busy_timeout(Duration::from_secs(120)).map_err(error)?;
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(error)?;
+        if version > FORMAT {
+            let path = store.to_owned();
+            return Err(StoreError::Newer { path, found: version, known: FORMAT });
+        }
+        if version < FORMAT {
+            Self::create(&mut connection).map_err(error)?;
+        }
+        connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error)?;
+        Ok(Self { path, connection: Mutex::new(connection) })
+    }
+
+    fn create(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version < FORMAT {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "user_version", FORMAT)?;
+        }
+        transaction.commit()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
+        |source| StoreError::Database { path: self.path.clone(), source }
+    }
+
+    /// Runs `work` in one transaction.
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let run = || {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(self.error())
+    }
+
+    /// Runs `work` outside a transaction.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        work(&self.lock()).map_err(self.error())
+    }
+
+    pub(super) fn put_output(&self, output: &Output, now: i64) -> Result<(), StoreError> {
+        self.write(|connection| put_output(connection, output, now))
+    }
+
+    pub(super) fn put_realisation(
+        &self,
+        derivation: &Derivation,
+        realisation: &Realisation,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let id = realisation.derivation.to_string();
+        self.write(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO derivations VALUES (?1, ?2, ?3)")?
+                .execute(params![id, derivation.to_json(), now])?;
+            connection.execute("DELETE FROM outputs WHERE derivation = ?1", [&id])?;
+            for (name, output) in &realisation.outputs {
+                put_output(connection, output, now)?;
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3)")?
+                    .execute(params![id, name, output.path.hash().to_string()])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
+        let key = id.to_string();
+        let names: Vec<(String, String, i64)> = self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT name, tree, used FROM outputs
+                     JOIN derivations ON derivations.id = derivation WHERE derivation = ?1",
+                )?
+                .query_map([&key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect()
+        })?;
+        let Some(used) = names.first().map(|(_, _, used)| *used) else { return Ok(None) };
+        self.touch("UPDATE derivations SET used = ?1 WHERE id = ?2", &[&key], used);
+        let mut outputs = std::collections::BTreeMap::new();
+        for (name, tree, _) in names {
+            let Some(output) = self.output(&parse(&tree)?)? else { return Ok(None) };
+            outputs.insert(name, output);
+        }
+        Ok(Some(Realisation { derivation: *id, outputs }))
+    }
+
+    pub(super) fn output(&self, tree: &TreeHash) -> Result<Option<Output>, StoreError> {
+        let hash = tree.to_string();
+        let found = self.read(|connection| {
+            let tree = connection
+                .prepare_cached(
+                    "SELECT name, diff_id, size, listing, listing_size, used
+                     FROM trees WHERE hash = ?1",
+                )?
+                .query_row([&hash], read_tree)
+                .optional()?;
+            let layers: Vec<(String, String, i64)> = connection
+                .prepare_cached(
+                    "SELECT compression, digest, size FROM layers WHERE tree = ?1 ORDER BY 1",
+                )?
+                .query_map([&hash], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<Result<_, _>>()?;
+            let references: Vec<String> = connection
+                .prepare_cached("SELECT reference FROM tree_references WHERE tree = ?1 ORDER BY 1")?
+                .query_map([&hash], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            Ok(tree.map(|tree| (tree, layers, references)))
+        })?;
+        let Some((row, layers, references)) = found else { return Ok(None) };
+        self.touch("UPDATE trees SET used = ?1 WHERE hash = ?2", &[&hash], row.used);
+        let diff_id = parse(&row.diff_id)?;
+        let layers = layers
+            .into_iter()
+            .map(|(compression, digest, size)| {
+                Ok(Layer {
+                    compression: parse::<Compression>(&compression)?,
+                    digest: parse(&digest)?,
+                    size: unsigned(size)?,
+                    diff_id,
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Some(Output {
+            path: StorePath::new(*tree, &row.name),
+            diff_id,
+            size: unsigned(row.size)?,
+            layers,
+            listing: ListingRef {
+                digest: parse::<BlobDigest>(&row.listing)?,
+                size: unsigned(row.listing_size)?,
+            },
+            references: references.iter().map(|hash| parse(hash)).collect::<Result<_, _>>()?,
+        }))
+    }
+
+    pub(super) fn derivation_json(&self, id: &DerivationId) -> Result<Option<String>, StoreError> {
+        self.read(|connection| {
+            connection
+                .query_row("SELECT json FROM derivations WHERE id = ?1", [id.to_string()], |row| {
+                    row.get(0)
+                })
+                .optional()
+        })
+    }
+
+    pub(super) fn fact(&self, kind: &str, key: &str) -> Result<Option<String>, StoreError> {
+        let found: Option<(String, i64)> = self.read(|connection| {
+            connection
+                .prepare_cached("SELECT value, used FROM facts WHERE kind = ?1 AND key = ?2")?
+                .query_row([kind, key], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })?;
+        let Some((value, used)) = found else { return Ok(None) };
+        self.touch("UPDATE facts SET used = ?1 WHERE kind = ?2 AND key = ?3", &[kind, key], used);
+        Ok(Some(value))
+    }
+
+    /// Records that a row is in use, at most once a day. A failure is no failure of the read that
+    /// led here: a store that may only be read stays usable.
+    fn touch(&self, update: &str, key: &[&str], used: i64) {
+        let now = super::now();
+        if now - used <= TOUCH_AFTER {
+            return;
+        }
+        let now = now.to_string();
+        let values = std::iter::once(now.as_str()).chain(key.iter().copied());
+        let touched = self.write(|connection| {
+            connection.prepare_cached(update)?.execute(rusqlite::params_from_iter(values))
+        });
+        if let Err(error) = touched {
+            tracing::debug!(%error, ?key, "cannot record that this is in use");
+        }
+    }
+
+    pub(super) fn put_fact(
+        &self,
+        kind: &str,
+        key: &str,
+        value: &str,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        self.write(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![kind, key, value, now])
+                .map(|_| ())
+        })
+    }
+}
+
+struct TreeRow {
+    name: String,
+    diff_id: String,
+    size: i64,
+    listing: String,
+    listing_size: i64,
+    used: i64,
+}
+
+fn read_tree(row: &Row<'_>) -> Result<TreeRow, rusqlite::Error> {
+    Ok(TreeRow {
+        name: row.get(0)?,
+        diff_id: row.get(1)?,
+        size: row.get(2)?,
+        listing: row.get(3)?,
+        listing_size: row.get(4)?,
+        used: row.get(5)?,
+    })
+}
+
+fn put_output(connection: &Connection, output: &Output, now: i64) -> Result<(), rusqlite::Error> {
+    let hash = output.path.hash().to_string();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO trees VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            hash,
+            output.path.name(),
+            output.diff_id.to_string(),
+            output.size.cast_signed(),
+            output.listing.digest.to_string(),
+            output.listing.size.cast_signed(),
+            now
+        ])?;
+    for layer in &output.layers {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO layers VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                hash,
+                layer.compression.id(),
+                layer.digest.to_string(),
+                layer.size.cast_signed()
+            ])?;
+    }
+    for reference in &output.references {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO tree_references VALUES (?1, ?2)")?
+            .execute(params![hash, reference.to_string()])?;
+    }
+    Ok(())
+}
+
+/// Reads a value that this program wrote into the database.
+pub(super) fn parse<T: FromStr>(text: &str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt { what: format!("{text:?}") })
+}
+
+fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| StoreError::Corrupt { what: number.to_string() })
+}
