@@ -727,6 +727,8 @@ fn state_table(image: &spec::Image) -> StateTable {
         path: rule.path.to_string(),
         reason: rule.reason.clone(),
         first_run: None,
+        keep_directories: false,
+        empty: false,
     });
     StateTable::with_rules(more)
 }

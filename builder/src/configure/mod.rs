@@ -256,13 +256,7 @@ impl<'a> Stage<'a> {
         let mut first = first;
         let out = self.store.add_tree(&self.name(), self.compression, &mut first.spool)?;
         self.compare(&out, &first.attribution, second)?;
-        for (path, rule) in &first.removed {
-            let rule = table.rule(*rule);
-            if let Some(advice) = &rule.first_run {
-                let text = format!("/{path} is left out ({}); at first run: {advice}", rule.reason);
-                self.progress.event(Event::Note { text });
-            }
-        }
+        self.explain_removed(&first.removed, table);
         let mut spool = self.store.spool();
         let json =
             serde_json::to_vec(&first.attribution).expect("an attribution's maps have text keys");
@@ -273,6 +267,25 @@ impl<'a> Stage<'a> {
         self.store.put_realisation(&derivation, outputs)?;
         self.progress.event(Event::Done { name: "configure".into() });
         Ok(self.configured(id, out, first.attribution))
+    }
+
+    /// One note for each rule that matters to the operator.
+    fn explain_removed(&self, removed: &[(TreePath, usize)], table: &StateTable) {
+        let mut by_rule: BTreeMap<usize, Vec<&TreePath>> = BTreeMap::new();
+        for (path, rule) in removed {
+            by_rule.entry(*rule).or_default().push(path);
+        }
+        for (rule, paths) in by_rule {
+            let rule = table.rule(rule);
+            let Some(advice) = &rule.first_run else { continue };
+            let what = match paths.as_slice() {
+                [single] => format!("/{single} is"),
+                [first, ..] => format!("/{first} and {} more are", paths.len() - 1),
+                [] => continue,
+            };
+            let text = format!("{what} left out ({}); at first run: {advice}", rule.reason);
+            self.progress.event(Event::Note { text });
+        }
     }
 
     fn run_twice(&self, table: &StateTable) -> Result<[driver::Ran; 2], ConfigureError> {

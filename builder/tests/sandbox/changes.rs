@@ -218,8 +218,8 @@ fn file_operations() {
         gid: 8,
         size: 4,
     };
-    assert_eq!(root.list_directory("/opt").unwrap().unwrap(), [expected.clone()]);
-    assert_eq!(root.look("/opt/l").unwrap(), Some(expected));
+    assert_eq!(root.look("/opt/l").unwrap().as_ref(), Some(&expected));
+    assert_eq!(root.list_directory("/opt").unwrap().unwrap(), [expected]);
     assert_eq!(root.look("/opt/none/x").unwrap(), None);
     assert_eq!(root.list_directory("/none").unwrap(), None);
     root.rename("/opt/l", "/opt/m").unwrap();

@@ -13,8 +13,8 @@ use rustix::fs::{
 
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
-use super::directory::DIRECTORY;
-use super::{descriptor_path, remove};
+use super::directory::{self, DIRECTORY};
+use super::{caller, descriptor_path, remove};
 
 /// Bytes read and written at once.
 const BUFFER: usize = 256 << 10;
@@ -28,7 +28,8 @@ pub(super) const TIMES: Timestamps = Timestamps {
 /// Lays out a tree in the new directory `destination`; on failure nothing stays.
 pub(super) fn checkout(tar: File, destination: &Path) -> Result<(), Failure> {
     // Modes beyond the owner's are set when a directory is complete.
-    rustix::fs::mkdir(destination, Mode::RWXU).at("create", destination)?;
+    caller::at_parent(destination, |parent, name| rustix::fs::mkdirat(parent, name, Mode::RWXU))
+        .at("create", destination)?;
     let result = lay_out(tar, destination);
     if result.is_err() {
         // The first error is the one to tell.
@@ -38,8 +39,7 @@ pub(super) fn checkout(tar: File, destination: &Path) -> Result<(), Failure> {
 }
 
 fn lay_out(tar: File, destination: &Path) -> Result<(), Failure> {
-    let root =
-        rustix::fs::openat(CWD, destination, DIRECTORY, Mode::empty()).at("open", destination)?;
+    let root = directory::open_absolute(destination)?;
     prepare_root(&root, destination)?;
     let mut reader = TreeReader::new(BufReader::with_capacity(BUFFER, tar));
     let mut layout = Layout { root, open: Vec::new(), buffer: vec![0; BUFFER] };
