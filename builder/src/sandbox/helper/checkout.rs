@@ -11,6 +11,8 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 
+use rustix::io::Errno;
+
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
 use super::directory::{self, DIRECTORY};
@@ -189,8 +191,16 @@ impl Layout {
         let deleted =
             entry.deleted_path().ok_or_else(|| Failure::tree(path, "a deletion without a name"))?;
         let kind = FileType::CharacterDevice;
-        rustix::fs::mknodat(parent, deleted.name(), kind, Mode::empty(), 0)
-            .at("make a whiteout at", deleted.as_str())
+        match rustix::fs::mknodat(parent, deleted.name(), kind, Mode::empty(), 0) {
+            // An overlay keeps this kind of file for itself.
+            Err(Errno::PERM) => {
+                let mend = "put DRYSTONE_STORE on ext4, xfs, btrfs or a tmpfs, not on a \
+                            container's own overlay (a volume, for example)";
+                let problem = format!("no deletion of {deleted} can be kept on the store's disk");
+                Err(Failure::host(problem, mend, Some(Errno::PERM.into())))
+            }
+            other => other.at("make a whiteout at", deleted.as_str()),
+        }
     }
 
     fn finish_last(&mut self) -> Result<(), Failure> {
