@@ -9,6 +9,7 @@ pub mod output;
 pub mod progress;
 pub mod realise;
 pub mod sandbox;
+pub mod settings;
 pub mod source;
 pub mod spec;
 pub mod stack;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::{Place, SourceText};
 
@@ -62,6 +62,13 @@ impl Diagnostic {
     #[must_use]
     pub fn hidden(mut self) -> Self {
         self.hidden = true;
+        self
+    }
+
+    /// Hides the line if the value that was refused holds a secret.
+    #[must_use]
+    pub(crate) fn hidden_if(mut self, error: &super::ValueError) -> Self {
+        self.hidden |= error.is_hidden();
         self
     }
 
@@ -125,10 +132,20 @@ impl Diagnostic {
                     .into(),
             );
         }
-        if let Some(help) = help {
-            elements.push(Level::HELP.message(help).into());
+        let mut groups = Vec::new();
+        match help {
+            // Without lines to stand under, a help is a line of its own.
+            Some(help) if self.at.is_none() => {
+                groups.push(Group::with_title(title));
+                groups.push(Group::with_title(Level::HELP.secondary_title(help)));
+            }
+            Some(help) => {
+                elements.push(Level::HELP.message(help).into());
+                groups.push(title.elements(elements));
+            }
+            None => groups.push(title.elements(elements)),
         }
-        let mut text = renderer.render(&[title.elements(elements)]);
+        let mut text = renderer.render(&groups);
         text.push('\n');
         text
     }

@@ -46,6 +46,10 @@ impl ValueError {
         self
     }
 
+    pub(super) fn is_hidden(&self) -> bool {
+        self.secret
+    }
+
     /// What would mend it.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
@@ -124,12 +128,25 @@ impl Format {
 fn syntax_problem(source: &Arc<SourceText>, error: &toml::de::Error) -> Diagnostic {
     let place = error.span().unwrap_or(source.text().len()..source.text().len()).into();
     let problem = Diagnostic::at(source, place, format!("not TOML: {}", error.message()));
+    let marker =
+        |line: &str| ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|it| line.starts_with(it));
+    if problem
+        .span()
+        .is_some_and(|place| whole_line(source.text(), place.start).is_some_and(marker))
+    {
+        return problem.with_help("this is the mark of a merge conflict: resolve it in git first");
+    }
     let line = source.text()[..problem.span().map_or(0, |place| place.start)].rsplit('\n').next();
     if line.is_some_and(|line| line.contains("mode") && line.contains('=')) {
         // `mode = 0644` is what everyone writes first, and TOML forbids the leading zero.
         return problem.with_help("a mode is a string: mode = \"0644\"");
     }
     problem
+}
+
+fn whole_line(text: &str, offset: usize) -> Option<&str> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    text[start..].lines().next()
 }
 
 struct Problems {
@@ -353,9 +370,7 @@ impl<'a> Value<'a> {
         if let Some(help) = error.help() {
             problem = problem.help(help);
         }
-        if error.secret {
-            problem.diagnostic = problem.diagnostic.hidden();
-        }
+        problem.diagnostic = problem.diagnostic.hidden_if(error);
         problem.record();
     }
 

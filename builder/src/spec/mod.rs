@@ -40,4 +40,5 @@ pub use recipe::{DEFAULT_OUTPUT, Recipe, RecipeBuilder, RecipeOutput, RecipeSour
 pub use reference::ImageReference;
 pub use starter::starter;
 pub use users::{Group, User};
+pub(crate) use values::address;
 pub use values::{CacheAddress, LocalPath, PathPattern, Port, Protocol, RootedPath};
