@@ -12,26 +12,16 @@
 //! Commonness is the number of packages of the suite whose dependencies, followed to the end, need a
 //! package. Restlessness is the number of times that a source was updated within a release: the N of
 //! `+debXuN`, or for sources that take whole upstream releases (`~debXuN`, in the security index) at least
-//! [`UPSTREAM_UPDATES`]. See the header of the output for the rule.
+//! eight. See the header of the output for the rule.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod package_index;
+
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
-use std::process::Command;
 
 use drystone_builder::image::order::DEFAULT_CLASS;
-
-/// The updates that a source has at least if security updates bring whole upstream releases.
-const UPSTREAM_UPDATES: u32 = 8;
-
-struct Package {
-    name: String,
-    source: String,
-    version: String,
-    /// Groups of alternatives, names only.
-    depends: Vec<Vec<String>>,
-    provides: Vec<String>,
-}
+use package_index::{Package, UPSTREAM_UPDATES, count_updates, read_index};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -58,68 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     write_table(&suite, base, &dependants, &updates)
 }
 
-fn read_index(path: &str) -> Result<Vec<Package>, Box<dyn Error>> {
-    let output = Command::new("/usr/lib/apt/apt-helper").args(["cat-file", path]).output()?;
-    if !output.status.success() {
-        return Err(format!("{path}: {}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.split("\n\n").filter_map(parse_stanza).collect())
-}
-
-fn parse_stanza(stanza: &str) -> Option<Package> {
-    let fields: HashMap<&str, &str> = stanza
-        .lines()
-        .filter(|line| !line.starts_with([' ', '\t']))
-        .filter_map(|line| line.split_once(": "))
-        .collect();
-    let name = (*fields.get("Package")?).to_owned();
-    let source = fields.get("Source").and_then(|text| text.split(' ').next());
-    let groups = ["Pre-Depends", "Depends"].iter().filter_map(|field| fields.get(field));
-    Some(Package {
-        source: source.unwrap_or(&name).to_owned(),
-        version: (*fields.get("Version")?).to_owned(),
-        depends: groups.flat_map(|text| text.split(',')).map(alternatives).collect(),
-        provides: fields
-            .get("Provides")
-            .map(|text| text.split(',').map(bare_name).collect())
-            .unwrap_or_default(),
-        name,
-    })
-}
-
-fn alternatives(group: &str) -> Vec<String> {
-    group.split('|').map(bare_name).collect()
-}
-
-/// The name of a relation without version and architecture.
-fn bare_name(relation: &str) -> String {
-    relation.trim().split([' ', '(', ':']).next().unwrap_or_default().to_owned()
-}
-
 /// For each package, how many packages need it, itself included.
 fn count_dependants(base: &[Package]) -> Vec<usize> {
-    let mut by_name: HashMap<&str, usize> = HashMap::new();
-    let mut providers: HashMap<&str, usize> = HashMap::new();
-    for (number, package) in base.iter().enumerate() {
-        by_name.insert(&package.name, number);
-        for provided in &package.provides {
-            let first = providers.entry(provided).or_insert(number);
-            if package.name < base[*first].name {
-                *first = number;
-            }
-        }
-    }
-    let find = |name: &String| {
-        by_name.get(name.as_str()).or_else(|| providers.get(name.as_str())).copied()
-    };
-    // The first alternative that exists is the one that apt takes for most images.
-    let edges: Vec<Vec<usize>> = base
-        .iter()
-        .map(|package| {
-            package.depends.iter().filter_map(|group| group.iter().find_map(find)).collect()
-        })
-        .collect();
+    let edges = package_index::edges(base);
     let mut dependants = vec![0; base.len()];
     let mut seen = vec![usize::MAX; base.len()];
     for start in 0..base.len() {
@@ -138,45 +69,43 @@ fn count_dependants(base: &[Package]) -> Vec<usize> {
     dependants
 }
 
-/// Raises each source's number of updates to what these indexes (base first) show.
-fn count_updates(indexes: &[Vec<Package>], updates: &mut BTreeMap<String, u32>) {
-    for (number, index) in indexes.iter().enumerate() {
-        for package in index {
-            let Some((sign, count)) = stable_update(&package.version) else { continue };
-            // Only an index of security updates shows that upstream releases keep coming; a backported
-            // upstream release in the base index may have been the only one.
-            let count = if sign == '~' && number > 0 { count.max(UPSTREAM_UPDATES) } else { count };
-            let known = updates.entry(package.source.clone()).or_default();
-            *known = count.max(*known);
-        }
-    }
-}
-
-/// The sign and the number of `+debXuN` or `~debXuN` in a version.
-fn stable_update(version: &str) -> Option<(char, u32)> {
-    let start = version.rfind("deb")?;
-    let sign = version[..start].chars().next_back().filter(|sign| "+~".contains(*sign))?;
-    let (release, count) = version[start + 3..].split_once('u')?;
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    (digits(release) == release.len()).then_some(())?;
-    Some((sign, count[..digits(count)].parse().ok()?))
-}
-
 /// Half of all packages need one of level 0 or 1; levels fall by halves.
 fn level(total: usize, dependants: usize) -> u32 {
     (total / dependants.max(1)).max(1).ilog2()
 }
 
-fn class(level: u32, updates: u32) -> u8 {
-    match (level, updates) {
-        (0..=3, 0..=1) => 0,
-        (0..=3, 2..=4) => 1,
-        (0..=3, _) => 2,
-        (4..=6, 0..=1) => 3,
-        (_, 0..=1) => DEFAULT_CLASS,
-        (_, 2..=4) => 5,
+/// The class of a package whose source has had no update.
+fn quiet_class(level: u32) -> u8 {
+    match level {
+        0..=3 => 0,
+        4..=6 => 1,
+        _ => DEFAULT_CLASS,
+    }
+}
+
+/// The class of the packages of a source that has had updates.
+///
+/// When something changes, all above it is unpacked again. So what changes often but is small belongs
+/// above what is large and changes less: by updates per byte (two neighbours are in the right order
+/// if the lower one has fewer).
+fn restless_class(updates: u32, mean_size: u64) -> u8 {
+    match u64::from(updates) * 1_000_000 / mean_size.max(1) {
+        0..4 => 3,
+        4..16 => 4,
+        16..64 => 5,
         _ => 6,
     }
+}
+
+/// The mean size in bytes of each source's packages.
+fn mean_sizes(base: &[Package]) -> BTreeMap<&str, u64> {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for package in base {
+        let (sum, count) = sums.entry(&package.source).or_default();
+        *sum += package.size;
+        *count += 1;
+    }
+    sums.into_iter().map(|(source, (sum, count))| (source, sum / count)).collect()
 }
 
 fn write_table(
@@ -185,29 +114,23 @@ fn write_table(
     dependants: &[usize],
     updates: &BTreeMap<String, u32>,
 ) -> Result<(), Box<dyn Error>> {
-    let updates_of = |source: &str| updates.get(source).copied().unwrap_or(0);
+    let sizes = mean_sizes(base);
     let mut sources: BTreeMap<&str, u8> = BTreeMap::new();
-    for package in base {
-        let rare = class(u32::MAX, updates_of(&package.source));
-        if rare != DEFAULT_CLASS {
-            sources.insert(&package.source, rare);
-        }
-    }
     let mut packages: BTreeMap<&str, u8> = BTreeMap::new();
     for (package, &count) in base.iter().zip(dependants) {
-        let class = class(level(base.len(), count), updates_of(&package.source));
-        let listed = sources.get(package.source.as_str()).copied().unwrap_or(DEFAULT_CLASS);
-        if class != listed {
-            packages.insert(&package.name, class);
+        let source = package.source.as_str();
+        match updates.get(source) {
+            Some(&updates) if updates > 0 => {
+                sources.insert(source, restless_class(updates, sizes[source]));
+            }
+            _ => {
+                let class = quiet_class(level(base.len(), count));
+                if class != DEFAULT_CLASS {
+                    packages.insert(&package.name, class);
+                }
+            }
         }
     }
-    // A source of which every package is listed needs no line of its own.
-    let unlisted: BTreeSet<&str> = base
-        .iter()
-        .filter(|package| !packages.contains_key(package.name.as_str()))
-        .map(|package| package.source.as_str())
-        .collect();
-    sources.retain(|source, _| unlisted.contains(source));
 
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     write!(out, "{}", header(suite))?;
@@ -228,14 +151,15 @@ fn header(suite: &str) -> String {
          #\n\
          # level   floor(log2(packages in the suite / packages that need this one))\n\
          # updates the N of +debXuN of the source; at least {UPSTREAM_UPDATES} if security brings upstream releases\n\
+         # size    mean size of the source's packages\n\
          #\n\
-         # class 0  level 0..3, updates 0..1    common and quiet\n\
-         # class 1  level 0..3, updates 2..4\n\
-         # class 2  level 0..3, updates 5..     common and restless\n\
-         # class 3  level 4..6, updates 0..1\n\
-         # class {DEFAULT_CLASS}  level 7..,  updates 0..1    not listed here\n\
-         # class 5  level 4..,  updates 2..4\n\
-         # class 6  level 4..,  updates 5..     rare and restless\n\
+         # class 0  no updates, level 0..3     common and quiet\n\
+         # class 1  no updates, level 4..6\n\
+         # class {DEFAULT_CLASS}  no updates, level 7..      not listed here\n\
+         # class 3  less than 4 updates per MB\n\
+         # class 4  4 to 15\n\
+         # class 5  16 to 63\n\
+         # class 6  64 and more                small and restless\n\
          # class 7  packages of other repositories, whatever their names\n"
     )
 }

@@ -78,23 +78,26 @@ proptest! {
 
     /// The reason for the whole scheme: packs are shared by images that differ.
     #[test]
-    fn an_added_package_changes_only_the_pack_that_it_joins_or_splits(
+    fn an_added_package_changes_its_own_pack_and_at_most_the_neighbours(
         items in some_packages(100), mut added in some_package(),
     ) {
         added.name = format!("{}0", added.name);
+        let joins = items.iter().any(|item| (item.class, &item.source) == (added.class, &added.source));
         let before = packed(&items);
         let mut more = items;
-        more.push(added.clone());
+        more.push(added);
         let after: BTreeSet<_> = packed(&more).into_iter().collect();
         let lost = before.iter().filter(|pack| !after.contains(*pack)).count();
         prop_assume!(after.len() < LAYER_LIMIT);
-        prop_assert!(lost <= 1, "{lost} packs changed");
+        // A package that joins others of its source may give their unit another weight.
+        let bound = if joins { 3 } else { 1 };
+        prop_assert!(lost <= bound, "{lost} packs changed");
     }
 
-    /// At the limit, the weakest boundary may also give way.
+    /// At a limit, a boundary that gains or loses strength may drive out or let in another elsewhere.
     #[test]
     fn an_added_package_changes_few_packs_at_a_limit(
-        items in some_packages(100), mut added in some_package(), count in 2_usize..20,
+        items in some_packages(100), mut added in some_package(), count in 2_usize..40,
     ) {
         added.name = format!("{}0", added.name);
         let option = LayersOption::Count(NonZeroUsize::new(count).unwrap());
@@ -104,7 +107,7 @@ proptest! {
         let after = names(&more, &plan_layers(&more, option, 0).unwrap());
         let after: BTreeSet<_> = after.into_iter().collect();
         let lost = before.iter().filter(|pack| !after.contains(*pack)).count();
-        prop_assert!(lost <= 5, "{lost} packs changed");
+        prop_assert!(lost <= 6, "{lost} packs changed");
     }
 
     #[test]
@@ -123,7 +126,11 @@ proptest! {
     }
 
     #[test]
-    fn an_update_within_a_power_of_two_changes_nothing(items in some_packages(100), factor in 0_u64..64) {
+    fn an_update_within_a_power_of_two_changes_nothing(mut items in some_packages(100), factor in 0_u64..64) {
+        // Each is a unit of its own, and its size a power of two: any growth below twice stays within.
+        for item in &mut items {
+            item.source.clone_from(&item.name);
+        }
         let before = packed(&items);
         let grow = |item: PackItem| {
             let size = item.compressed_size;
@@ -166,12 +173,25 @@ fn a_large_or_restless_package_has_its_own_layer() {
         package("b", 3, 40_000_000),
         package("c", 3, 20_000),
         package("d", 6, 20_000),
-        package("e", 6, 4_000_000),
+        package("e", 6, 20_000_000),
         package("f", 6, 20_000),
     ];
     let plan = packed(&items);
     assert!(plan.contains(&vec!["b".to_owned()]), "{plan:?}");
     assert!(plan.contains(&vec!["e".to_owned()]), "{plan:?}");
+}
+
+#[test]
+fn what_is_updated_together_stays_together() {
+    let items: Vec<_> = (0..30)
+        .map(|number| PackItem {
+            source: format!("source{}", number / 3),
+            ..package(&format!("p{number}"), 5, 900_000)
+        })
+        .collect();
+    for pack in packed(&items) {
+        assert_eq!(pack.len() % 3, 0, "{pack:?} splits a source");
+    }
 }
 
 #[test]
