@@ -43,6 +43,10 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 ";
 
+/// Seconds after which a read records once more that something is in use. A day: reads stay
+/// reads, and `gc --keep-days` counts days.
+const TOUCH_AFTER: i64 = 24 * 60 * 60;
+
 /// A connection to the metadata.
 pub(super) struct Database {
     path: PathBuf,
@@ -138,17 +142,20 @@ impl Database {
     }
 
     pub(super) fn realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
-        let names: Vec<(String, String)> = self.read(|connection| {
+        let key = id.to_string();
+        let names: Vec<(String, String, i64)> = self.read(|connection| {
             connection
-                .prepare_cached("SELECT name, tree FROM outputs WHERE derivation = ?1")?
-                .query_map([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .prepare_cached(
+                    "SELECT name, tree, used FROM outputs
+                     JOIN derivations ON derivations.id = derivation WHERE derivation = ?1",
+                )?
+                .query_map([&key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect()
         })?;
-        if names.is_empty() {
-            return Ok(None);
-        }
+        let Some(used) = names.first().map(|(_, _, used)| *used) else { return Ok(None) };
+        self.touch("UPDATE derivations SET used = ?1 WHERE id = ?2", &[&key], used);
         let mut outputs = std::collections::BTreeMap::new();
-        for (name, tree) in names {
+        for (name, tree, _) in names {
             let Some(output) = self.output(&parse(&tree)?)? else { return Ok(None) };
             outputs.insert(name, output);
         }
@@ -160,7 +167,8 @@ impl Database {
         let found = self.read(|connection| {
             let tree = connection
                 .prepare_cached(
-                    "SELECT name, diff_id, size, listing, listing_size FROM trees WHERE hash = ?1",
+                    "SELECT name, diff_id, size, listing, listing_size, used
+                     FROM trees WHERE hash = ?1",
                 )?
                 .query_row([&hash], read_tree)
                 .optional()?;
@@ -177,6 +185,7 @@ impl Database {
             Ok(tree.map(|tree| (tree, layers, references)))
         })?;
         let Some((row, layers, references)) = found else { return Ok(None) };
+        self.touch("UPDATE trees SET used = ?1 WHERE hash = ?2", &[&hash], row.used);
         let diff_id = parse(&row.diff_id)?;
         let layers = layers
             .into_iter()
@@ -213,12 +222,32 @@ impl Database {
     }
 
     pub(super) fn fact(&self, kind: &str, key: &str) -> Result<Option<String>, StoreError> {
-        self.read(|connection| {
+        let found: Option<(String, i64)> = self.read(|connection| {
             connection
-                .prepare_cached("SELECT value FROM facts WHERE kind = ?1 AND key = ?2")?
-                .query_row([kind, key], |row| row.get(0))
+                .prepare_cached("SELECT value, used FROM facts WHERE kind = ?1 AND key = ?2")?
+                .query_row([kind, key], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
-        })
+        })?;
+        let Some((value, used)) = found else { return Ok(None) };
+        self.touch("UPDATE facts SET used = ?1 WHERE kind = ?2 AND key = ?3", &[kind, key], used);
+        Ok(Some(value))
+    }
+
+    /// Records that a row is in use, at most once a day. A failure is no failure of the read that
+    /// led here: a store that may only be read stays usable.
+    fn touch(&self, update: &str, key: &[&str], used: i64) {
+        let now = super::now();
+        if now - used <= TOUCH_AFTER {
+            return;
+        }
+        let now = now.to_string();
+        let values = std::iter::once(now.as_str()).chain(key.iter().copied());
+        let touched = self.write(|connection| {
+            connection.prepare_cached(update)?.execute(rusqlite::params_from_iter(values))
+        });
+        if let Err(error) = touched {
+            tracing::debug!(%error, ?key, "cannot record that this is in use");
+        }
     }
 
     pub(super) fn put_fact(
@@ -243,6 +272,7 @@ struct TreeRow {
     size: i64,
     listing: String,
     listing_size: i64,
+    used: i64,
 }
 
 fn read_tree(row: &Row<'_>) -> Result<TreeRow, rusqlite::Error> {
@@ -252,6 +282,7 @@ fn read_tree(row: &Row<'_>) -> Result<TreeRow, rusqlite::Error> {
         size: row.get(2)?,
         listing: row.get(3)?,
         listing_size: row.get(4)?,
+        used: row.get(5)?,
     })
 }
 

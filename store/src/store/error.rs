@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::digest::{BlobDigest, TreeHash};
 use crate::listing::ListingError;
+use crate::path::StorePath;
 use crate::tar::{ReadError, WriteError};
 use crate::tree::SpoolError;
 
@@ -61,6 +62,36 @@ pub enum StoreError {
         /// The digest that it has.
         actual: String,
     },
+    /// A root cannot be written, or its file cannot be understood.
+    #[error("the root {path} is unusable: {problem}")]
+    Root {
+        /// The root's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Others use the store, so nothing may be deleted from it now.
+    #[error("the store {path} is in use by another drystone; gave up after {seconds} s")]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// How long it was waited for, in seconds.
+        seconds: u64,
+    },
+    /// A text names no tree of the store.
+    #[error("{query:?} is no store path here, nor the start of one")]
+    NoSuchPath {
+        /// The text.
+        query: String,
+    },
+    /// A text is the start of several store paths.
+    #[error("{query:?} is the start of {} store paths: {}", candidates.len(), join(candidates))]
+    Ambiguous {
+        /// The text.
+        query: String,
+        /// The store paths that start with it.
+        candidates: Vec<StorePath>,
+    },
     /// A tree could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -94,4 +125,10 @@ impl StoreError {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
+}
+
+fn join(paths: &[StorePath]) -> String {
+    let texts: Vec<String> = paths.iter().take(5).map(ToString::to_string).collect();
+    let more = if paths.len() > texts.len() { ", ..." } else { "" };
+    format!("{}{more}", texts.join(", "))
 }

@@ -4,7 +4,7 @@
 //! db.sqlite          metadata: trees, layers, derivations, outputs, facts
 //! blobs/sha256/HEX   layers, listings, archives, manifests
 //! trees/HASH/        checkouts, made only for sandboxes
-//! roots/             what keeps things from garbage collection
+//! roots/NAME.json    what keeps things from garbage collection
 //! logs/ID            output of builds
 //! locks/             one lock a derivation, and `store` (shared by builds, exclusive for gc)
 //! tmp/               one directory a process
@@ -16,8 +16,17 @@
 
 mod blobs;
 mod database;
+mod disk;
 mod error;
+mod exclusive;
+mod gc;
+mod inventory;
+mod roots;
+#[cfg(test)]
+mod samples;
 mod trees;
+mod usage;
+mod verify;
 mod workspace;
 
 use std::fs::File;
@@ -28,7 +37,12 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use blobs::BlobWriter;
 pub use error::StoreError;
+pub use gc::{GcOptions, GcReport, LeftBehind, RemoveTree};
+pub use inventory::MalformedRow;
+pub use roots::{Root, root_name};
 pub use trees::TreeIngest;
+pub use usage::{LayerInfo, Maker, PathInfo, RootUsage, StoreUsage, TreeInfo, UsageOfKind};
+pub use verify::{Lost, Problem, Repair, VerifyOptions, VerifyReport};
 
 use crate::derivation::Derivation;
 use crate::digest::DerivationId;
@@ -41,7 +55,7 @@ pub struct Store {
     root: PathBuf,
     database: Database,
     workspace: Workspace,
-    _in_use: File,
+    in_use: File,
 }
 
 /// Holds a derivation's lock: no other process builds it meanwhile.
@@ -67,7 +81,7 @@ impl Store {
         Workspace::sweep(&root);
         let database = Database::open(&root)?;
         let workspace = Workspace::create(&root)?;
-        Ok(Self { root, database, workspace, _in_use: in_use })
+        Ok(Self { root, database, workspace, in_use })
     }
 
     /// The store's directory.
@@ -151,8 +165,6 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
     use crate::layer::Compression;
     use crate::tree::TreePath;

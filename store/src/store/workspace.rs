@@ -25,10 +25,12 @@ impl Workspace {
             .tempdir_in(&parent)
             .map_err(StoreError::io("create a directory in", &parent))?
             .keep();
-        let path = directory.join("lock");
-        let lock = File::create(&path).map_err(StoreError::io("create", &path))?;
+        // The lock gets its name when it is held: others take one that is free for a dead one's.
+        let (new, path) = (directory.join("lock.new"), directory.join("lock"));
+        let lock = File::create(&new).map_err(StoreError::io("create", &new))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+            .map_err(|error| StoreError::io("lock", &new)(error.into()))?;
+        std::fs::rename(&new, &path).map_err(StoreError::io("rename", &new))?;
         Ok(Self { directory, _lock: lock })
     }
 
