@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use drystone_store::listing::Listing;
-use drystone_store::tree::{DELETION_PREFIX, Entry, Kind, TreePath, TreeSpool};
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
 use super::ConfigureError;
 use super::state::StateTable;
@@ -25,7 +25,7 @@ impl Composition {
     }
 
     /// A tree is stacked above all that was composed so far: its files win.
-    pub fn stack(&mut self, listing: &Listing) -> Result<(), ConfigureError> {
+    pub fn stack(&mut self, listing: &Listing) {
         for item in listing.entries() {
             let path = &item.entry.path;
             if item.entry.kind != Kind::Directory {
@@ -36,7 +36,6 @@ impl Composition {
             }
             self.visible.insert(path.clone());
         }
-        Ok(())
     }
 
     /// Adds the difference that one root gave.
@@ -133,9 +132,4 @@ impl Composition {
         }
         (self.spool, removed)
     }
-}
-
-/// Whether a path is a deletion's, by its name.
-pub fn is_deletion(path: &TreePath) -> bool {
-    path.name().starts_with(DELETION_PREFIX)
 }

@@ -6,7 +6,7 @@ use drystone_store::tree::{Entry, SpoolError, TreePath, TreeSpool};
 
 use super::Package;
 use super::triggers::Triggers;
-use crate::finish::status::{PackageState, status_paragraph};
+use crate::finish::status::{Conffile, PackageState, StatusError, status_paragraph};
 
 /// Where the database is.
 pub const DIRECTORY: &str = "var/lib/dpkg";
@@ -15,19 +15,28 @@ pub const DIRECTORY: &str = "var/lib/dpkg";
 const NOT_KEPT: [&str; 3] = ["control", "list", "conffiles.md5"];
 
 /// The status file of packages that are all in one state, sorted as dpkg sorts it.
-pub fn status(packages: &[&Package], state: &str) -> String {
+pub fn status(packages: &[&Package], state: &str) -> Result<String, StatusError> {
     let mut sorted = packages.to_vec();
     sorted.sort_by(|left, right| {
         (&left.name, &left.architecture).cmp(&(&right.name, &right.architecture))
     });
     let mut text = String::new();
     for package in sorted {
-        let state =
-            PackageState { status: format!("install ok {state}"), conffiles: package.conffiles() };
-        text.push_str(&status_paragraph(&package.control_text(), &state));
+        let conffiles = package.conffiles().into_iter().map(|(path, md5)| Conffile {
+            path,
+            md5,
+            obsolete: false,
+            remove_on_upgrade: false,
+        });
+        let state = PackageState {
+            status: format!("install ok {state}"),
+            conffiles: conffiles.collect(),
+            ..PackageState::default()
+        };
+        text.push_str(&status_paragraph(&package.control_text(), &state)?);
         text.push('\n');
     }
-    text
+    Ok(text)
 }
 
 /// Adds the database of newly unpacked packages: control files and lists of `new`, and the shared

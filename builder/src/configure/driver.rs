@@ -14,7 +14,8 @@ use super::attribution::{ACCOUNT_FILES, Attribution};
 use super::compose::Composition;
 use super::order::{Round, rounds};
 use super::triggers::{Directive, Triggers};
-use super::{ConfigureError, Package, Stage, StateTable, database};
+use super::state::StateTable;
+use super::{ConfigureError, Package, Stage, database};
 use crate::progress::Event;
 use crate::sandbox::{Command, Ending, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
@@ -68,7 +69,7 @@ impl Run<'_> {
         let everyone: Vec<&Package> = stage.everyone().collect();
         let database = self.add_database(&everyone, &state.triggers)?;
         let mut spool = stage.store.spool();
-        let status = database::status(&everyone, "installed");
+        let status = database::status(&everyone, "installed")?;
         database::add_files(
             &mut spool,
             &stage.packages,
@@ -78,7 +79,7 @@ impl Run<'_> {
         )?;
         let mut composition = Composition::new(spool);
         for output in stage.trees_below() {
-            composition.stack(&stage.listing(output)?)?;
+            composition.stack(stage.listing(output)?.as_ref());
         }
         // Stacked trees, topmost first.
         let mut lower = stage.lower_below()?;
@@ -167,7 +168,7 @@ impl Run<'_> {
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
-        let status = database::status(everyone, "unpacked");
+        let status = database::status(everyone, "unpacked")?;
         database::add_files(&mut spool, &stage.packages, &status, triggers, stage.architecture)?;
         let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
         stage.checkout(&output)
@@ -181,7 +182,7 @@ impl Run<'_> {
     ) -> Result<(), ConfigureError> {
         for &number in packages {
             let output = &self.stage.packages[number].data;
-            composition.stack(&self.stage.listing(output)?)?;
+            composition.stack(self.stage.listing(output)?.as_ref());
             lower.insert(0, self.stage.checkout(output)?);
         }
         Ok(())
@@ -329,7 +330,14 @@ impl Run<'_> {
         let mut log = self.log;
         // The log is for people; a full disk shows in what matters.
         let _ = writeln!(log, "--- {} {script} {}", package.name, arguments.join(" "));
-        let program = format!("/var/lib/dpkg/info/{}.{script}", package.info_name());
+        let is_preinst = script == "preinst";
+        let program = match is_preinst {
+            true => format!("{UNPACKING}/preinst"),
+            false => format!("/var/lib/dpkg/info/{}.{script}", package.info_name()),
+        };
+        if is_preinst {
+            show_control_files(root, package)?;
+        }
         let argv = std::iter::once(program.as_str()).chain(arguments.iter().copied());
         let mut command = Command::new(argv);
         command.env = environment(&package.name, script, self.stage);
@@ -337,6 +345,9 @@ impl Run<'_> {
         command.time_limit = Some(TIME_LIMIT);
         command.silence_limit = Some(SILENCE_LIMIT);
         let finished = root.execute(&command, Some(self.log))?;
+        if is_preinst {
+            root.delete(UNPACKING)?;
+        }
         if !finished.success() {
             return Err(ConfigureError::Script {
                 package: package.name.clone(),
@@ -384,6 +395,18 @@ impl Run<'_> {
         root.changed_since_last()?;
         Ok(())
     }
+}
+
+/// Before it unpacks a package, dpkg lays its control files out here; a preinst runs from it, and
+/// debconf reads in it whose preinst it is.
+const UNPACKING: &str = "/var/lib/dpkg/tmp.ci";
+
+fn show_control_files(root: &Root, package: &Package) -> Result<(), ConfigureError> {
+    root.make_directory(UNPACKING, 0o755, (0, 0))?;
+    for (name, (mode, bytes)) in &package.control_files {
+        root.write_file(&format!("{UNPACKING}/{name}"), bytes, *mode, (0, 0))?;
+    }
+    Ok(())
 }
 
 fn read_text(root: &Root, path: &str) -> Result<String, ConfigureError> {

@@ -44,6 +44,7 @@ pub use order::dependency_order;
 pub use package::Package;
 pub use state::{StateRule, StateTable};
 
+use crate::finish::status::StatusError;
 use crate::progress::{Event, Progress};
 use crate::realise::{CheckoutError, Checkouts};
 use crate::sandbox::{SANDBOX_VERSION, SandboxError};
@@ -109,6 +110,9 @@ pub enum ConfigureError {
         /// The file.
         file: String,
     },
+    /// A control file cannot be written as dpkg's status.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// The recorded attribution is malformed.
     #[error("the attribution of stage {0} is malformed")]
     Attribution(TreeHash),

@@ -1,7 +1,6 @@
 //! A package as dpkg knows it once it is unpacked: control files and what they say.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
