@@ -21,6 +21,8 @@ const GZIP_LEVEL: i32 = 6;
 const ZSTD_BLOCK: usize = 4 << 20;
 /// The level of zstd. Shapes bytes.
 const ZSTD_LEVEL: i32 = 6;
+/// The level of zstd for trees in a store. Shapes bytes.
+const STORE_LEVEL: i32 = 1;
 /// Blocks that are compressed at a time; bounds memory, shapes nothing.
 const BATCH: usize = 4;
 
@@ -36,11 +38,15 @@ pub enum Compression {
     /// Independent zstd frames (RFC 8878) of 4 MiB, level 6. Docker before 23 refuses it.
     #[serde(rename = "zstd-1")]
     Zstd1,
+    /// Independent zstd frames of 4 MiB, level 1: how stores keep trees that are in no image as
+    /// they are. No image has such a layer.
+    #[serde(rename = "store-1")]
+    Store1,
 }
 
 /// A name of no compression that this version knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown compression {0:?}: expected \"gzip-1\" or \"zstd-1\"")]
+#[error("unknown compression {0:?}: expected \"gzip-1\", \"zstd-1\" or \"store-1\"")]
 pub struct UnknownCompression(String);
 
 impl Compression {
@@ -49,6 +55,7 @@ impl Compression {
         match self {
             Self::Gzip1 => "gzip-1",
             Self::Zstd1 => "zstd-1",
+            Self::Store1 => "store-1",
         }
     }
 
@@ -56,14 +63,14 @@ impl Compression {
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Gzip1 => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Self::Zstd1 => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::Zstd1 | Self::Store1 => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
 
     const fn block(self) -> usize {
         match self {
             Self::Gzip1 => GZIP_BLOCK,
-            Self::Zstd1 => ZSTD_BLOCK,
+            Self::Zstd1 | Self::Store1 => ZSTD_BLOCK,
         }
     }
 
@@ -81,6 +88,7 @@ impl Compression {
                 Ok(output)
             }
             Self::Zstd1 => zstd::bulk::compress(block, ZSTD_LEVEL),
+            Self::Store1 => zstd::bulk::compress(block, STORE_LEVEL),
         }
     }
 
@@ -89,7 +97,7 @@ impl Compression {
         Ok(match self {
             // Plain `GzDecoder` stops after the first member.
             Self::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(reader)),
-            Self::Zstd1 => Box::new(zstd::stream::read::Decoder::new(reader)?),
+            Self::Zstd1 | Self::Store1 => Box::new(zstd::stream::read::Decoder::new(reader)?),
         })
     }
 }
@@ -107,6 +115,7 @@ impl FromStr for Compression {
         match text {
             "gzip-1" => Ok(Self::Gzip1),
             "zstd-1" => Ok(Self::Zstd1),
+            "store-1" => Ok(Self::Store1),
             _ => Err(UnknownCompression(text.to_owned())),
         }
     }
@@ -216,7 +225,7 @@ mod tests {
     #[test]
     fn golden_bytes_are_frozen() {
         let data = sample(5_500_000);
-        let lines: String = [Compression::Gzip1, Compression::Zstd1]
+        let lines: String = [Compression::Gzip1, Compression::Zstd1, Compression::Store1]
             .iter()
             .map(|&compression| {
                 let bytes = compress(compression, &data, 65_536);
@@ -229,7 +238,7 @@ mod tests {
     #[test]
     fn write_sizes_and_threads_do_not_shape_bytes() {
         let data = sample(9_000_000);
-        for compression in [Compression::Gzip1, Compression::Zstd1] {
+        for compression in [Compression::Gzip1, Compression::Zstd1, Compression::Store1] {
             let whole = compress(compression, &data, data.len());
             for write in [4_096, 65_537, 1 << 20] {
                 assert!(compress(compression, &data, write) == whole, "{compression} {write}");
@@ -245,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn small_streams_round_trip(data in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            for compression in [Compression::Gzip1, Compression::Zstd1] {
+            for compression in [Compression::Gzip1, Compression::Zstd1, Compression::Store1] {
                 let bytes = compress(compression, &data, 700);
                 let mut back = Vec::new();
                 compression.decompress(bytes.as_slice()).unwrap().read_to_end(&mut back).unwrap();

@@ -120,8 +120,7 @@ impl Composition {
             }
         }
         // Children come after parents, so going backwards prunes whole branches.
-        let left: Vec<TreePath> =
-            self.spool.entries().map(|entry| entry.path.clone()).collect();
+        let left: Vec<TreePath> = self.spool.entries().map(|entry| entry.path.clone()).collect();
         let mut needed: HashSet<TreePath> = HashSet::new();
         for path in left.iter().rev() {
             if self.parents.contains(path) && !needed.contains(path) {

@@ -13,8 +13,8 @@ use drystone_store::tree::TreePath;
 use super::attribution::{ACCOUNT_FILES, Attribution};
 use super::compose::Composition;
 use super::order::{Round, rounds};
-use super::triggers::{Directive, Triggers};
 use super::state::StateTable;
+use super::triggers::{Directive, Triggers};
 use super::{ConfigureError, Package, Stage, database};
 use crate::progress::Event;
 use crate::sandbox::{Command, Ending, Root, RootRequest, Storage, standard_environment};
@@ -104,8 +104,10 @@ impl Run<'_> {
             unpacked.extend(&early);
             let mut rules = None;
             if !late.is_empty() {
-                let open =
-                    self.open(&format!("preinst-{number}"), &[&[guards.clone(), database.clone()], lower.as_slice()].concat())?;
+                let open = self.open(
+                    &format!("preinst-{number}"),
+                    &[&[guards.clone(), database.clone()], lower.as_slice()].concat(),
+                )?;
                 self.start_accounts(&open.root, &mut state)?;
                 for &package in &late {
                     self.script(&open.root, &mut state, package, "preinst", &["install"])?;
@@ -236,8 +238,7 @@ impl Run<'_> {
         }
         let text = self.stage.preseed.join("\n") + "\n";
         root.write_file("/var/cache/debconf/preseed", text.as_bytes(), 0o600, (0, 0))?;
-        let mut command =
-            Command::new(["debconf-set-selections", "/var/cache/debconf/preseed"]);
+        let mut command = Command::new(["debconf-set-selections", "/var/cache/debconf/preseed"]);
         command.env = environment("debconf", "preseed", self.stage);
         let finished = root.execute(&command, Some(self.log))?;
         root.delete("/var/cache/debconf/preseed")?;
@@ -289,8 +290,7 @@ impl Run<'_> {
     fn process_triggers(&self, root: &Root, state: &mut State) -> Result<(), ConfigureError> {
         for _ in 0..MAX_TRIGGER_RUNS {
             let Some((name, triggers)) = state.triggers.take_pending() else { return Ok(()) };
-            let Some(package) =
-                self.stage.everyone().find(|package| package.info_name() == name)
+            let Some(package) = self.stage.everyone().find(|package| package.info_name() == name)
             else {
                 continue;
             };

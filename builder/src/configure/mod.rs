@@ -264,13 +264,12 @@ impl<'a> Stage<'a> {
             }
         }
         let mut spool = self.store.spool();
-        let json = serde_json::to_vec(&first.attribution)
-            .expect("an attribution's maps have text keys");
+        let json =
+            serde_json::to_vec(&first.attribution).expect("an attribution's maps have text keys");
         let path = TreePath::new(ATTRIBUTION).expect("the name is a valid path");
         spool.add_file(path, 0o644, &json)?;
         let attribution = self.store.add_tree("attribution", self.compression, &mut spool)?;
-        let outputs =
-            [("out".to_owned(), out.clone()), ("attribution".to_owned(), attribution)];
+        let outputs = [("out".to_owned(), out.clone()), ("attribution".to_owned(), attribution)];
         self.store.put_realisation(&derivation, outputs)?;
         self.progress.event(Event::Done { name: "configure".into() });
         Ok(self.configured(id, out, first.attribution))
@@ -288,7 +287,8 @@ impl<'a> Stage<'a> {
         let run = |pid_base: u32, log: &File, reports: bool| {
             let directory = tempfile::tempdir_in(self.store.temporary_directory())
                 .map_err(|source| self.io("create a directory in", source))?;
-            let run = driver::Run { stage: self, directory: directory.path(), pid_base, log, reports };
+            let run =
+                driver::Run { stage: self, directory: directory.path(), pid_base, log, reports };
             let ran = run.run(table);
             // The uppers may belong to ids that only the session can act as.
             let removed = self.checkouts.session()?.remove(directory.path());
@@ -432,7 +432,9 @@ impl<'a> Stage<'a> {
 
     /// The version of dpkg that scripts are told.
     fn dpkg_version(&self) -> &str {
-        self.everyone().find(|package| package.name == "dpkg").map_or("1.21.22", |dpkg| &dpkg.version)
+        self.everyone()
+            .find(|package| package.name == "dpkg")
+            .map_or("1.21.22", |dpkg| &dpkg.version)
     }
 }
 
@@ -489,7 +491,8 @@ pub fn add_corrections(
         let count = clashes.len();
         ConfigureError::Clash { first: clashes.swap_remove(0), count }
     })?;
-    let involves = |path: &TreePath| listings[first..].iter().any(|listing| listing.find(path).is_some());
+    let involves =
+        |path: &TreePath| listings[first..].iter().any(|listing| listing.find(path).is_some());
     let found: Vec<_> = found
         .into_iter()
         .filter(|correction| {
@@ -564,8 +567,7 @@ fn read_attribution(store: &Store, output: &Output) -> Result<Attribution, Confi
         }
         Ok::<(), StoreError>(())
     })?;
-    serde_json::from_slice(&json)
-        .map_err(|_| ConfigureError::Attribution(*output.path.hash()))
+    serde_json::from_slice(&json).map_err(|_| ConfigureError::Attribution(*output.path.hash()))
 }
 
 /// Collects a listing and drops the contents.
@@ -588,7 +590,7 @@ impl EntrySink for ListingSink {
 }
 
 /// The paths in which two listings differ.
-fn differences(first: &Listing, second: &Listing) -> Vec<String> {
+pub fn differences(first: &Listing, second: &Listing) -> Vec<String> {
     let map = |listing: &Listing| -> BTreeMap<TreePath, drystone_store::listing::ListingEntry> {
         listing.entries().iter().map(|item| (item.entry.path.clone(), item.clone())).collect()
     };

@@ -38,10 +38,9 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
     while configured.contains(&false) {
         let waits = |number: usize| {
             packages[number].has_script("preinst")
-                && graph
-                    .below(number)
-                    .into_iter()
-                    .any(|other| other != number && !configured[other] && packages[other].has_effects())
+                && graph.below(number).into_iter().any(|other| {
+                    other != number && !configured[other] && packages[other].has_effects()
+                })
         };
         let mut unpack: Vec<usize> =
             (0..packages.len()).filter(|&n| !unpacked[n] && !waits(n)).collect();
@@ -62,9 +61,8 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
                 }
             }
         }
-        let configure: Vec<usize> = (0..packages.len())
-            .filter(|&n| unpacked[n] && !configured[n] && wanted[n])
-            .collect();
+        let configure: Vec<usize> =
+            (0..packages.len()).filter(|&n| unpacked[n] && !configured[n] && wanted[n]).collect();
         for &number in &configure {
             configured[number] = true;
         }
@@ -129,9 +127,8 @@ struct Visit {
 impl Visit {
     /// Depth first without recursion, since dependency chains can be long.
     fn visit(&mut self, graph: &Graph, start: usize) {
-        let edges = |number: usize| {
-            graph.pre_depends[number].iter().chain(&graph.depends[number]).copied()
-        };
+        let edges =
+            |number: usize| graph.pre_depends[number].iter().chain(&graph.depends[number]).copied();
         if std::mem::replace(&mut self.done[start], true) {
             return;
         }

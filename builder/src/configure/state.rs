@@ -36,7 +36,8 @@ pub struct StateTable {
 impl StateTable {
     /// The shipped table, with more rules from image.toml.
     pub fn with_rules(more: impl IntoIterator<Item = StateRule>) -> Self {
-        let table: Table = toml::from_str(TABLE).expect("the shipped table is valid (a test reads it)");
+        let table: Table =
+            toml::from_str(TABLE).expect("the shipped table is valid (a test reads it)");
         Self { rules: table.remove.into_iter().chain(more).collect() }
     }
 

@@ -330,6 +330,11 @@ impl Accounts {
         self.groups.iter().find(|group| group.name == name).map(|group| group.gid)
     }
 
+    /// Whether a group has this number.
+    pub fn has_group_number(&self, gid: u32) -> bool {
+        self.groups.iter().any(|group| group.gid == gid)
+    }
+
     /// The texts of the four files.
     pub fn to_texts(&self) -> AccountTexts {
         AccountTexts {

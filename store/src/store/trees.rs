@@ -184,7 +184,7 @@ impl Store {
             let Some(file) = self.open_blob(&layer.digest)? else { continue };
             let reader: Box<dyn Read + Send> = match layer.compression {
                 Compression::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(file)),
-                Compression::Zstd1 => Box::new(
+                Compression::Zstd1 | Compression::Store1 => Box::new(
                     zstd::stream::read::Decoder::new(file)
                         .map_err(StoreError::io("read", self.blob_path(&layer.digest)))?,
                 ),

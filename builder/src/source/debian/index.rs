@@ -24,7 +24,7 @@ pub struct IndexError {
     pub package: String,
     /// What is wrong.
     #[source]
-    pub problem: IndexProblem,
+    pub problem: Box<IndexProblem>,
 }
 
 /// What is wrong with an index.
@@ -163,14 +163,15 @@ pub fn read_packages(repository: &str, text: &str) -> Result<Vec<PackageRecord>,
             | ControlError::NoField { line, .. }
             | ControlError::Duplicate { line, .. }) = error;
             let package = if last.is_empty() { String::new() } else { format!("after {last}") };
-            IndexError { repository: repository.to_owned(), line, package, problem: error.into() }
+            let problem = Box::new(error.into());
+            IndexError { repository: repository.to_owned(), line, package, problem }
         })?;
         let reader = Reader { paragraph: &paragraph };
         let record = reader.record(&shared).map_err(|(line, problem)| IndexError {
             repository: repository.to_owned(),
             line,
             package: paragraph.value("Package").unwrap_or_default().chars().take(100).collect(),
-            problem,
+            problem: Box::new(problem),
         })?;
         last.clone_from(&record.name);
         records.push(record);

@@ -1,12 +1,15 @@
 //! Debian archives: indexes, versions, relations, solving, packages.
 
-pub mod deb;
-pub mod control;
-pub mod index;
-pub mod relation;
-pub mod release;
-pub mod version;
 pub mod apt_sources;
 pub mod archive;
+pub mod control;
+pub mod deb;
+pub mod index;
 pub mod mirror;
 pub mod openpgp;
+pub mod order;
+pub mod relation;
+pub mod release;
+pub mod solve;
+pub mod universe;
+pub mod version;

@@ -204,7 +204,7 @@ impl RelationField {
     /// Checks a field's text.
     pub fn new(text: &str) -> Result<Self, RelationError> {
         for alternative in group_texts(text).flat_map(|group| group.split('|')) {
-            Raw::read(alternative)?;
+            Raw::read(alternative)?.check_version()?;
         }
         Ok(Self(text.trim_ascii().into()))
     }
@@ -220,11 +220,8 @@ impl RelationField {
     }
 
     /// The field's relations.
-    ///
-    /// [`RelationField::new`] leaves the versions unchecked, for speed; a group with a bad version
-    /// is an error here.
-    pub fn relations(&self) -> Result<Relations, RelationError> {
-        self.0.parse()
+    pub fn relations(&self) -> Relations {
+        self.0.parse().expect("the text was checked when the field was made")
     }
 
     /// The names of all packages in the field, in the order of the text.
@@ -310,14 +307,20 @@ impl<'a> Raw<'a> {
         if rest.is_empty() { Ok(raw) } else { Err(syntax(())) }
     }
 
+    fn bad_version(&self, source: VersionError) -> RelationError {
+        RelationError::Version { text: self.text.chars().take(100).collect(), source }
+    }
+
+    fn check_version(&self) -> Result<(), RelationError> {
+        let version = self.constraint.map_or(Ok(()), |(_, version)| Version::check(version));
+        version.map_err(|source| self.bad_version(source))
+    }
+
     fn own(self) -> Result<Alternative, RelationError> {
         let constraint = self.constraint.map(|(operator, version)| {
             Version::new(version).map(|version| Constraint { operator, version })
         });
-        let constraint = constraint.transpose().map_err(|source| RelationError::Version {
-            text: self.text.chars().take(100).collect(),
-            source,
-        })?;
+        let constraint = constraint.transpose().map_err(|source| self.bad_version(source))?;
         let mut profiles = Vec::new();
         let mut rest = self.profiles;
         while let Ok(Some((inside, after))) = bracketed(rest, '<', '>') {
@@ -400,7 +403,7 @@ mod tests {
         ] {
             assert_eq!(read(text).to_string(), normal, "{text:?}");
             let field = RelationField::new(text).unwrap();
-            assert_eq!(field.relations().unwrap(), read(text));
+            assert_eq!(field.relations(), read(text));
         }
         let names: Vec<_> =
             RelationField::new("a (>= 1) | b:any, c").unwrap().names().map(str::to_owned).collect();
@@ -417,8 +420,7 @@ mod tests {
             assert!(matches!(RelationField::new(text), Err(Syntax(_))), "{text:?}");
         }
         assert!(matches!(RelationField::new("a (1)"), Err(Operator(_))));
-        let late = RelationField::new("a (>= )").unwrap().relations();
-        assert!(matches!(late, Err(RelationError::Version { .. })));
+        assert!(matches!(RelationField::new("a (>= )"), Err(RelationError::Version { .. })));
     }
 
     #[test]
@@ -452,7 +454,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_without_a_panic(text in "[a(=>1)\\[\\]<|, :é-]{0,20}") {
-            if let Ok(relations) = text.parse::<Relations>() {
+            let parsed = text.parse::<Relations>();
+            let field = RelationField::new(&text).map(|field| field.relations());
+            prop_assert_eq!(&field, &parsed, "checking and reading agree");
+            if let Ok(relations) = parsed {
                 prop_assert_eq!(&read(&relations.to_string()), &relations);
             }
         }

@@ -1,0 +1,164 @@
+//! `[files]` as a tree.
+
+use std::fs::File;
+
+use drystone_store::layer::Compression;
+use drystone_store::realisation::Output;
+use drystone_store::store::Store;
+use drystone_store::tree::{Entry, Kind, TreePath};
+
+use super::BuildError;
+use super::view::StackView;
+use crate::finish::private_keys;
+use crate::source::debian::deb::merge_usr;
+use crate::source::files::{
+    self, ContentSource, FileSpec, Fingerprint, SourceEntry, SourceTree, read_sources,
+};
+use crate::spec::{FileEntry, FileSource, Image};
+
+/// Files up to this size are searched for private keys.
+const KEY_LIMIT: u64 = 1 << 20;
+
+/// The local files of an image.
+pub struct LocalFiles {
+    /// What was walked, contents still on disk.
+    pub sources: SourceTree,
+}
+
+impl LocalFiles {
+    /// Walks the sources of `[files]`.
+    pub fn read(image: &Image) -> Result<Self, BuildError> {
+        let specs: Vec<FileSpec> =
+            image.files.iter().filter_map(|entry| convert(image, entry)).collect();
+        Ok(Self { sources: read_sources(&specs)? })
+    }
+
+    /// What was read, for the question whether it changed.
+    pub const fn fingerprint(&self) -> &Fingerprint {
+        &self.sources.fingerprint
+    }
+
+    /// Stores the tree, over the trees of `below`, whose directories keep their metadata and whose
+    /// symbolic links to directories are followed; `None` without any file.
+    pub fn realise(
+        &self,
+        store: &Store,
+        below: &StackView<'_>,
+    ) -> Result<Option<Output>, BuildError> {
+        if self.sources.entries.is_empty() {
+            return Ok(None);
+        }
+        let mut spool = store.spool();
+        for source in &self.sources.entries {
+            add(&mut spool, source, below)?;
+        }
+        let mut parents: Vec<TreePath> = Vec::new();
+        for entry in spool.entries() {
+            let mut parent = entry.path.parent();
+            while let Some(directory) = parent {
+                parent = directory.parent();
+                parents.push(directory);
+            }
+        }
+        for path in parents {
+            if let Some(entry) = below.entry(&path).filter(|entry| entry.kind == Kind::Directory)
+                && spool.entry(&path).is_none()
+            {
+                spool.add_empty(entry.clone())?;
+            }
+        }
+        Ok(Some(store.add_tree("files", Compression::Store1, &mut spool)?))
+    }
+}
+
+fn convert(image: &Image, entry: &FileEntry) -> Option<FileSpec> {
+    let source = match &entry.source {
+        FileSource::Local(path) => {
+            files::FileSource::Path { path: path.below(&image.directory), include: Vec::new() }
+        }
+        FileSource::Text(text) => files::FileSource::Text(text.clone()),
+        FileSource::Symlink { target } => files::FileSource::Symlink(target.clone()),
+        FileSource::Directory => files::FileSource::Directory,
+        // `Image::unsupported` refuses the others before a build begins.
+        FileSource::Recipe { .. } | FileSource::Download { .. } => return None,
+    };
+    Some(FileSpec {
+        destination: entry.target.tree_path().cloned(),
+        source,
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+    })
+}
+
+fn add(
+    spool: &mut drystone_store::tree::TreeSpool,
+    source: &SourceEntry,
+    below: &StackView<'_>,
+) -> Result<(), BuildError> {
+    let mut entry = source.entry.clone();
+    let is_symlink = matches!(entry.kind, Kind::Symlink { .. });
+    entry.path = below_links(merge_usr(entry.path, is_symlink), below);
+    if entry.kind == Kind::Directory
+        && source.implied
+        && let Some(there) = below.entry(&entry.path)
+    {
+        match &there.kind {
+            Kind::Directory => entry = there.clone(),
+            // A folder over a link to a directory means the link's target, which stands already.
+            Kind::Symlink { .. } => return Ok(()),
+            _ => {}
+        }
+    }
+    match &source.content {
+        ContentSource::None => spool.add_empty(entry)?,
+        ContentSource::Inline(bytes) => {
+            refuse_key(&entry, bytes)?;
+            spool.replace(entry, &mut bytes.as_slice())?;
+        }
+        ContentSource::Path(path) => {
+            let error = |source| BuildError::Content { path: entry.path.clone(), source };
+            let mut file = File::open(path).map_err(error)?;
+            let size = file.metadata().map_err(error)?.len();
+            if size != entry.content_size() {
+                return Err(BuildError::Changed(path.display().to_string()));
+            }
+            if size <= KEY_LIMIT {
+                let bytes = std::fs::read(path).map_err(error)?;
+                if bytes.len() as u64 != size {
+                    return Err(BuildError::Changed(path.display().to_string()));
+                }
+                refuse_key(&entry, &bytes)?;
+                spool.replace(entry, &mut bytes.as_slice())?;
+            } else {
+                spool.replace(entry, &mut file)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_key(entry: &Entry, bytes: &[u8]) -> Result<(), BuildError> {
+    match private_keys::detect(bytes) {
+        Some(kind) if !private_keys::is_documentation(entry.path.as_str()) => {
+            Err(BuildError::PrivateKey {
+                path: entry.path.clone(),
+                kind: kind.to_string(),
+                maker: "[files]".to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Follows symbolic links to directories in the parents of a path, inside the image.
+fn below_links(path: TreePath, below: &StackView<'_>) -> TreePath {
+    use crate::finish::root_view::resolve;
+    let Some(parent) = path.parent() else { return path };
+    match resolve(below, parent.as_str()) {
+        Ok(Some((real, _))) if real != parent.as_str() => {
+            TreePath::new(format!("{real}/{}", path.name())).unwrap_or(path)
+        }
+        _ => path,
+    }
+}

@@ -1,0 +1,176 @@
+//! The user's `[finish]` script: a last configure step over the whole root.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use drystone_store::derivation::Derivation;
+use drystone_store::layer::Compression;
+use drystone_store::listing::Listing;
+use drystone_store::realisation::Output;
+use drystone_store::store::{Store, StoreError};
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
+
+use super::BuildError;
+use crate::configure::StateTable;
+use crate::progress::{Event, Progress};
+use crate::realise::Checkouts;
+use crate::sandbox::{Command, Ending, RootRequest, SANDBOX_VERSION};
+
+/// Version of the `finish-script` builder: rises whenever its output can change.
+const VERSION: u32 = 1;
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
+const SILENCE_LIMIT: Duration = Duration::from_secs(600);
+
+/// A script, and the root that it runs in.
+pub struct FinishScript<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Checkouts of its trees.
+    pub checkouts: &'a Checkouts<'a>,
+    /// Where progress goes.
+    pub progress: &'a dyn Progress,
+    /// The script's text.
+    pub script: &'a str,
+    /// The trees of the root, lowest first, the Essential set included.
+    pub root: Vec<&'a Output>,
+    /// The trees that are in the image.
+    pub image: Vec<&'a Output>,
+    /// Debian's name of the architecture.
+    pub architecture: &'a str,
+    /// What no image keeps.
+    pub table: &'a StateTable,
+}
+
+impl FinishScript<'_> {
+    fn derivation(&self) -> Derivation {
+        let image: Vec<String> =
+            self.image.iter().map(|output| output.path.hash().to_string()).collect();
+        let mut derivation = Derivation::new("finish-script", VERSION)
+            .with_inputs(self.root.iter().map(|output| *output.path.hash()))
+            .with_arg("script", self.script)
+            .with_arg("image", image);
+        derivation.platform = Some(format!("linux/{}", self.architecture));
+        derivation.sandbox = Some(SANDBOX_VERSION);
+        derivation.tables = [("state".to_owned(), self.table.digest())].into();
+        derivation
+    }
+
+    /// The difference that the script makes.
+    pub fn realise(&self) -> Result<Output, BuildError> {
+        let derivation = self.derivation();
+        let id = derivation.id();
+        let _lock = self.store.lock_derivation(&id)?;
+        if let Some(mut realisation) = self.store.realisation(&id)?
+            && let Some(output) = realisation.outputs.remove("out")
+        {
+            return Ok(output);
+        }
+        let text = "run the script".to_owned();
+        self.progress.event(Event::Phase { name: "finish".into(), text });
+        let outputs: Vec<&Output> = self.root.clone();
+        self.checkouts.ensure(&outputs)?;
+        let log = std::fs::File::create(self.store.log_path(&id)).map_err(|source| {
+            StoreError::Io { action: "create", path: self.store.log_path(&id), source }
+        })?;
+        let mut first = self.run(100, &log)?;
+        let mut second = self.run(4000, &log)?;
+        let first = self.store.add_tree("finished", Compression::Store1, &mut first)?;
+        let second = self.store.add_tree("finished", Compression::Store1, &mut second)?;
+        if first.path != second.path {
+            let (first, second) =
+                (super::listing(self.store, &first)?, super::listing(self.store, &second)?);
+            let paths = crate::configure::differences(&first, &second);
+            return Err(BuildError::FinishNotReproducible { paths });
+        }
+        self.store.put_realisation(&derivation, [("out".to_owned(), first.clone())])?;
+        self.progress.event(Event::Done { name: "finish".into() });
+        Ok(first)
+    }
+
+    fn run(&self, pid_base: u32, log: &std::fs::File) -> Result<TreeSpool, BuildError> {
+        let directory =
+            tempfile::tempdir_in(self.store.temporary_directory()).map_err(|source| {
+                StoreError::Io {
+                    action: "create a directory in",
+                    path: self.store.temporary_directory().to_owned(),
+                    source,
+                }
+            })?;
+        let result = self.run_in(directory.path(), pid_base, log);
+        let removed = self.checkouts.session()?.remove(directory.path());
+        let spool = result?;
+        removed?;
+        Ok(spool)
+    }
+
+    fn run_in(
+        &self,
+        directory: &Path,
+        pid_base: u32,
+        log: &std::fs::File,
+    ) -> Result<TreeSpool, BuildError> {
+        let session = self.checkouts.session()?;
+        let mut lower = self.checkouts.ensure(&self.root)?;
+        lower.reverse();
+        let upper = directory.join("upper");
+        let mut request =
+            RootRequest::configure(lower.clone(), upper.clone(), directory.join("work"));
+        request.pid_base = Some(pid_base);
+        let root = session.open_root(&request)?;
+        let mut command = Command::new(["/bin/sh", "-e", "-c", self.script]);
+        command.env.insert("DEBIAN_FRONTEND".into(), "noninteractive".into());
+        command.time_limit = Some(TIME_LIMIT);
+        command.silence_limit = Some(SILENCE_LIMIT);
+        let finished = root.execute(&command, Some(log))?;
+        if !finished.success() {
+            let ending = match finished.ending {
+                Ending::Exit(status) => format!("exited with status {status}"),
+                Ending::Signal(signal) => format!("was killed by signal {signal}"),
+                Ending::TimeLimit => "ran too long".to_owned(),
+                Ending::SilenceLimit => "was silent for too long".to_owned(),
+            };
+            let tail = String::from_utf8_lossy(&finished.tail).into_owned();
+            return Err(BuildError::Finish { ending, tail });
+        }
+        let storage = root.storage();
+        root.close()?;
+        let scan = session.scan(&upper, &lower, storage)?;
+        self.collect(&scan)
+    }
+
+    /// Takes from a difference what belongs into the image.
+    fn collect(&self, scan: &crate::sandbox::Scan) -> Result<TreeSpool, BuildError> {
+        let listings = super::listings(self.store, &self.image)?;
+        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
+        let exists = |path: &TreePath| listings.iter().any(|listing| listing.find(path).is_some());
+        let is_kept = |entry: &Entry| match entry.deleted_path() {
+            Some(gone) => exists(&gone),
+            None => self.table.matches(&entry.path).is_none(),
+        };
+        let mut parents: BTreeSet<TreePath> = BTreeSet::new();
+        for item in scan.entries() {
+            if (item.unchanged && item.entry.kind == Kind::Directory) || !is_kept(&item.entry) {
+                continue;
+            }
+            let mut parent = item.entry.path.parent();
+            while let Some(directory) = parent {
+                parent = directory.parent();
+                parents.insert(directory);
+            }
+        }
+        let mut spool = self.store.spool();
+        for (index, item) in scan.entries().iter().enumerate() {
+            let entry = &item.entry;
+            let is_parent = parents.contains(&entry.path);
+            if !is_kept(entry) || (item.unchanged && !is_parent) {
+                continue;
+            }
+            match entry.kind {
+                Kind::File { .. } => spool.replace(entry.clone(), &mut scan.open(index)?)?,
+                _ => spool.replace(entry.clone(), &mut std::io::empty())?,
+            }
+        }
+        Ok(spool)
+    }
+}

@@ -1,0 +1,756 @@
+//! The pipeline: from a locked image.toml to an image.
+//!
+//! ```text
+//! packages -> configure -> share -+
+//!     |                           +-> system -> files -> finish script
+//!     +---------------------------+
+//!            all of it -> layer plan -> packs -> layers -> config, manifest
+//! ```
+//!
+//! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
+//! change costs a look-up.
+
+mod alternatives;
+mod error;
+mod files;
+mod finish_script;
+mod share;
+mod system;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::Arc;
+
+use drystone_store::derivation::Derivation;
+use drystone_store::digest::DerivationId;
+use drystone_store::layer::Compression;
+use drystone_store::listing::Listing;
+use drystone_store::realisation::Output;
+use drystone_store::store::{Store, StoreError};
+use drystone_store::tree::{Entry, Kind, TreePath};
+use rayon::prelude::*;
+
+pub use error::BuildError;
+pub use files::LocalFiles;
+pub use view::StackView;
+
+use crate::configure::{self, AccountLines, Configured, Package, StateRule, StateTable, Workshop};
+use crate::finish::accounts::{AccountTexts, Accounts};
+use crate::finish::private_keys;
+use crate::image::order::FOREIGN_CLASS;
+use crate::image::{
+    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerRef, LayersOption, OrderTable,
+    PackItem, UserIds, plan_layers,
+};
+use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
+use crate::progress::{Event, Progress};
+use crate::realise::Checkouts;
+use crate::source::debian::deb::ImportedDeb;
+use crate::source::files::Fingerprint;
+use crate::spec::{self, Account, Layers, Platform};
+use crate::stack::{PathRules, parse_diversions};
+
+/// Version of the `pack` builder: rises whenever its output can change.
+const PACK_VERSION: u32 = 1;
+/// `created` of an image without packages and without SOURCE_DATE_EPOCH: the time of all entries.
+const NO_DATE: i64 = drystone_store::tar::MTIME as i64;
+
+/// Fetches and imports packages that the store lacks.
+pub type Import<'a> =
+    dyn Fn(&[PackageKey]) -> Result<BTreeMap<PackageKey, ImportedDeb>, BuildError> + Sync + 'a;
+
+/// What a build works with.
+pub struct Builder<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Checkouts of its trees, and the sandbox.
+    pub checkouts: &'a Checkouts<'a>,
+    /// Where progress goes.
+    pub progress: &'a dyn Progress,
+    /// Fetches and imports packages.
+    pub import: &'a Import<'a>,
+}
+
+/// What to build.
+pub struct BuildRequest<'a> {
+    /// The image.
+    pub image: &'a spec::Image,
+    /// Its lock, complete for the platforms.
+    pub lock: &'a Lock,
+    /// The platforms.
+    pub platforms: &'a [Platform],
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// `created` instead of the lock's date, in seconds since 1970 (SOURCE_DATE_EPOCH).
+    pub created: Option<i64>,
+}
+
+/// What was built.
+pub struct Built {
+    /// The image of each platform, and the index.
+    pub set: ImageSet,
+    /// Each platform's part.
+    pub platforms: Vec<BuiltPlatform>,
+    /// What local files were read.
+    pub fingerprint: Fingerprint,
+    /// How many files `.gitignore` kept out.
+    pub ignored_files: usize,
+}
+
+/// One platform of what was built.
+pub struct BuiltPlatform {
+    /// The platform.
+    pub platform: Platform,
+    /// The layers' members, lowest first.
+    pub layers: Vec<Vec<LayerMember>>,
+    /// The version of the order that layers were planned in.
+    pub order: String,
+    /// Every output that the image stands on, for roots.
+    pub outputs: Vec<Output>,
+    /// Configuration's derivations, for roots.
+    pub derivations: Vec<DerivationId>,
+    /// The packages that were imported.
+    pub imported: BTreeMap<PackageKey, ImportedDeb>,
+    /// Numbers of the users that packages make.
+    pub users: BTreeMap<String, u32>,
+    /// Numbers of the groups that packages make.
+    pub groups: BTreeMap<String, u32>,
+}
+
+/// A platform's packages and what configuration made of them.
+pub struct PlatformWork {
+    packages: Vec<Package>,
+    is_essential: bool,
+    skeleton: Option<Output>,
+    /// What configuration adds to the image, lowest first.
+    configured: Vec<Output>,
+    stages: Vec<Configured>,
+    /// The account files that configuration left, with the Essential set.
+    accounts: Option<AccountTexts>,
+    base_passwd: Option<Output>,
+    rules: PathRules,
+    imported: BTreeMap<PackageKey, ImportedDeb>,
+}
+
+impl PlatformWork {
+    fn package_names(&self) -> BTreeSet<&str> {
+        self.packages.iter().map(|package| package.name.as_str()).collect()
+    }
+
+    fn account_lines(&self) -> impl Iterator<Item = (&String, &AccountLines)> {
+        self.stages
+            .iter()
+            .flat_map(|stage| &stage.attribution.accounts)
+            .map(|(package, lines)| (package, lines))
+    }
+
+    /// Trees of packages and configuration, lowest first.
+    fn stack(&self) -> Vec<&Output> {
+        let data = self.packages.iter().map(|package| &package.data);
+        self.skeleton.iter().chain(data).chain(&self.configured).collect()
+    }
+}
+
+impl Builder<'_> {
+    /// Builds an image for all its platforms.
+    pub fn build(&self, request: &BuildRequest<'_>) -> Result<Built, BuildError> {
+        if let Some(problems) = request.image.unsupported() {
+            return Err(BuildError::Image(Box::new(problems)));
+        }
+        let local = LocalFiles::read(request.image)?;
+        let mut images = Vec::new();
+        let mut platforms = Vec::new();
+        for platform in request.platforms {
+            let (image, built) = self.build_platform(request, *platform, &local)?;
+            images.push(image);
+            platforms.push(built);
+        }
+        for (one, two) in &local.sources.case_clashes {
+            let text = format!("/{one} and /{two} differ only in case");
+            self.progress.event(Event::Warning { text });
+        }
+        Ok(Built {
+            set: ImageSet::new(images)?,
+            platforms,
+            fingerprint: local.sources.fingerprint,
+            ignored_files: local.sources.ignored,
+        })
+    }
+
+    fn build_platform(
+        &self,
+        request: &BuildRequest<'_>,
+        platform: Platform,
+        local: &LocalFiles,
+    ) -> Result<(OciImage, BuiltPlatform), BuildError> {
+        let image = request.image;
+        let architecture = platform.debian_name();
+        let nothing = LockedPlatform::default();
+        let locked = match (request.lock.platform(&image.name, platform), &image.debian) {
+            (Some(locked), _) => locked,
+            (None, None) => &nothing,
+            (None, Some(_)) => {
+                return Err(BuildError::NotLocked {
+                    image: image.name.to_string(),
+                    platform: platform.to_string(),
+                });
+            }
+        };
+        let table = state_table(image);
+        let work = self.prepare(request, platform, locked, &table)?;
+
+        // Local files go over packages and configuration; where they matter to accounts or the
+        // loader cache, the system layer takes them into account.
+        let stack = work.stack();
+        let below = listings(self.store, &stack)?;
+        let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
+        let view = StackView::new(self.store, stack, &below, |_| false);
+        let files = local.realise(self.store, &view)?;
+        let matters = match &files {
+            Some(files) => system::matters(&*listing(self.store, files)?),
+            None => false,
+        };
+        let system = system::System {
+            store: self.store,
+            image,
+            work: &work,
+            files: files.as_ref().filter(|_| matters),
+            architecture,
+        };
+        let accounts = system.accounts()?;
+        let system = system.realise()?;
+        let mut own: Vec<(String, Output)> = Vec::new();
+        for output in &work.configured {
+            own.push((output.path.name().to_owned(), output.clone()));
+        }
+        own.extend(system.map(|output| ("system".to_owned(), output)));
+        own.extend(files.map(|output| ("files".to_owned(), output)));
+        if let Some(finish) = &image.finish {
+            let above = own[work.configured.len()..].iter().map(|(_, output)| output);
+            let root: Vec<&Output> = match work.stages.last() {
+                Some(stage) => stage.trees.iter().chain(above).collect(),
+                None => work.stack().into_iter().chain(above).collect(),
+            };
+            let in_image = work.stack().into_iter().chain(own.iter().map(|(_, output)| output));
+            let script = finish_script::FinishScript {
+                store: self.store,
+                checkouts: self.checkouts,
+                progress: self.progress,
+                script: &finish.script,
+                root,
+                image: in_image.collect(),
+                architecture,
+                table: &table,
+            };
+            let output = script.realise()?;
+            if output.size > 1024 {
+                own.push(("finish".to_owned(), output));
+            }
+        }
+        own.retain(|(_, output)| output.size > 1024);
+        self.assemble(request, platform, locked, work, own, &accounts)
+    }
+
+    /// Imports packages and configures them, as far as the image needs that.
+    fn prepare(
+        &self,
+        request: &BuildRequest<'_>,
+        platform: Platform,
+        locked: &LockedPlatform,
+        table: &StateTable,
+    ) -> Result<PlatformWork, BuildError> {
+        let image = request.image;
+        let architecture = platform.debian_name();
+        let Some(debian) = &image.debian else {
+            return Ok(PlatformWork {
+                packages: Vec::new(),
+                is_essential: false,
+                skeleton: None,
+                configured: Vec::new(),
+                stages: Vec::new(),
+                accounts: None,
+                base_passwd: None,
+                rules: PathRules::default(),
+                imported: BTreeMap::new(),
+            });
+        };
+        let mut wanted: Vec<PackageKey> = locked.packages.iter().cloned().collect();
+        let surely_configured =
+            debian.essential || image.finish.is_some() || !debian.debconf.is_empty();
+        if surely_configured {
+            wanted = locked.all().cloned().collect();
+        }
+        wanted.extend(
+            locked.essential.iter().filter(|key| key.name.as_str() == "base-passwd").cloned(),
+        );
+        wanted.sort();
+        wanted.dedup();
+        let mut imported = (self.import)(&wanted)?;
+        let packages = self.load(&imported, &locked.packages)?;
+        let needs = surely_configured || configure::is_needed(&packages);
+        let base_passwd = imported
+            .iter()
+            .find(|(key, _)| key.name.as_str() == "base-passwd")
+            .map(|(_, deb)| deb.data.clone());
+        let skeleton = configure::skeleton(self.store, Compression::Store1, architecture)?;
+        let mut work = PlatformWork {
+            is_essential: debian.essential,
+            skeleton: Some(skeleton),
+            configured: Vec::new(),
+            stages: Vec::new(),
+            accounts: None,
+            base_passwd,
+            rules: PathRules::default(),
+            packages,
+            imported: BTreeMap::new(),
+        };
+        if needs {
+            self.check_host(platform, &work.packages)?;
+            let all: Vec<PackageKey> = locked.all().cloned().collect();
+            imported.extend((self.import)(&all)?);
+            self.configure(request, platform, locked, table, &imported, &mut work)?;
+        }
+        work.imported = imported;
+        Ok(work)
+    }
+
+    fn load(
+        &self,
+        imported: &BTreeMap<PackageKey, ImportedDeb>,
+        keys: &BTreeSet<PackageKey>,
+    ) -> Result<Vec<Package>, BuildError> {
+        let debs: Vec<&ImportedDeb> = keys.iter().filter_map(|key| imported.get(key)).collect();
+        let packages =
+            debs.par_iter().map(|deb| Package::load(self.store, deb)).collect::<Result<_, _>>()?;
+        Ok(packages)
+    }
+
+    /// Scripts of a foreign architecture need emulation that is registered with the kernel.
+    fn check_host(&self, platform: Platform, packages: &[Package]) -> Result<(), BuildError> {
+        let host = Platform::host();
+        if host == Some(platform) || has_emulation(platform) {
+            return Ok(());
+        }
+        let names: Vec<&str> = packages
+            .iter()
+            .filter(|package| package.has_effects() && !configure::is_inert(&package.name))
+            .map(|package| package.name.as_str())
+            .take(5)
+            .collect();
+        Err(BuildError::Foreign {
+            platform: platform.to_string(),
+            packages: names.join(", "),
+            host: host.map_or_else(|| "unknown".to_owned(), |host| host.to_string()),
+        })
+    }
+
+    fn configure(
+        &self,
+        request: &BuildRequest<'_>,
+        platform: Platform,
+        locked: &LockedPlatform,
+        table: &StateTable,
+        imported: &BTreeMap<PackageKey, ImportedDeb>,
+        work: &mut PlatformWork,
+    ) -> Result<(), BuildError> {
+        let workshop = Workshop {
+            store: self.store,
+            checkouts: self.checkouts,
+            progress: self.progress,
+            compression: Compression::Store1,
+            architecture: platform.debian_name(),
+        };
+        let essential = self.load(imported, &locked.essential)?;
+        let first = configure::Stage::new(workshop, None, essential, Vec::new())?;
+        let first = first.realise(table)?;
+        let above: BTreeSet<PackageKey> = locked
+            .packages
+            .iter()
+            .chain(&locked.configure)
+            .filter(|key| !locked.essential.contains(key))
+            .cloned()
+            .collect();
+        let preseed = request.image.debian.as_ref().map(|debian| debian.debconf.clone());
+        let above = self.load(imported, &above)?;
+        let second =
+            configure::Stage::new(workshop, Some(&first), above, preseed.unwrap_or_default())?;
+        let second = second.realise(table)?;
+        for stage in [&first, &second] {
+            self.refuse_keys(stage)?;
+        }
+        let outs = [second.out.clone(), first.out.clone()];
+        work.rules.diversions = self.diversions(&outs, work)?;
+        if work.is_essential {
+            work.accounts = Some(self.accounts(&outs)?);
+            work.configured = vec![first.out.clone(), second.out.clone()];
+        } else {
+            let data: Vec<&Output> = work.packages.iter().map(|package| &package.data).collect();
+            let listings = listings(self.store, &data)?;
+            let exists =
+                |path: &TreePath| listings.iter().any(|listing| listing.find(path).is_some());
+            let names = work.package_names();
+            let share = share::realise(self.store, &[&first, &second], &names, &exists)?;
+            work.configured = vec![share];
+        }
+        work.stages = vec![first, second];
+        Ok(())
+    }
+
+    /// Diversions that hold in the image: all with the Essential set, else those of its packages.
+    fn diversions(
+        &self,
+        outs: &[Output],
+        work: &PlatformWork,
+    ) -> Result<Vec<crate::stack::Diversion>, BuildError> {
+        let text = self.first_text(outs, "var/lib/dpkg/diversions")?;
+        let mut diversions = parse_diversions(&text).unwrap_or_default();
+        let names = work.package_names();
+        diversions.retain(|rule| {
+            work.is_essential
+                || rule.package.as_deref().is_none_or(|package| names.contains(package))
+        });
+        Ok(diversions)
+    }
+
+    fn accounts(&self, outs: &[Output]) -> Result<AccountTexts, BuildError> {
+        Ok(AccountTexts {
+            passwd: self.first_text(outs, "etc/passwd")?,
+            group: self.first_text(outs, "etc/group")?,
+            shadow: self.first_text(outs, "etc/shadow")?,
+            gshadow: self.first_text(outs, "etc/gshadow")?,
+        })
+    }
+
+    /// A text from the first of these trees that has it; empty when none has.
+    fn first_text(&self, outs: &[Output], path: &str) -> Result<String, BuildError> {
+        let path = TreePath::new(path).expect("the path is valid");
+        for output in outs {
+            if listing(self.store, output)?.find(&path).is_none() {
+                continue;
+            }
+            let mut text = Vec::new();
+            self.store.read_tree(output, |entry, content| {
+                if entry.path == path {
+                    content
+                        .read_to_end(&mut text)
+                        .map_err(|source| BuildError::Content { path: path.clone(), source })?;
+                }
+                Ok::<(), BuildError>(())
+            })?;
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        Ok(String::new())
+    }
+
+    /// Refuses private keys that scripts made; asked once for each result.
+    fn refuse_keys(&self, stage: &Configured) -> Result<(), BuildError> {
+        let hash = stage.out.path.hash().to_string();
+        if self.store.fact("no-private-keys", &hash)?.is_some() {
+            return Ok(());
+        }
+        self.store.read_tree(&stage.out, |entry, content| {
+            let is_searched = matches!(entry.kind, Kind::File { size } if size <= 1 << 20)
+                && !private_keys::is_documentation(entry.path.as_str());
+            if !is_searched {
+                return Ok(());
+            }
+            let mut bytes = Vec::new();
+            content
+                .read_to_end(&mut bytes)
+                .map_err(|source| BuildError::Content { path: entry.path.clone(), source })?;
+            match private_keys::detect(&bytes) {
+                None => Ok(()),
+                Some(kind) => {
+                    let makers = stage.attribution.paths.get(entry.path.as_str());
+                    let makers: Vec<&str> =
+                        makers.into_iter().flatten().map(String::as_str).collect();
+                    Err(BuildError::PrivateKey {
+                        path: entry.path.clone(),
+                        kind: kind.to_string(),
+                        maker: format!("the configuration of {}", makers.join(", ")),
+                    })
+                }
+            }
+        })?;
+        self.store.put_fact("no-private-keys", &hash, "1")?;
+        Ok(())
+    }
+
+    fn assemble(
+        &self,
+        request: &BuildRequest<'_>,
+        platform: Platform,
+        locked: &LockedPlatform,
+        work: PlatformWork,
+        own: Vec<(String, Output)>,
+        accounts: &Accounts,
+    ) -> Result<(OciImage, BuiltPlatform), BuildError> {
+        let image = request.image;
+        let locked_image = request.lock.images.get(&image.name);
+        let suite = locked_image
+            .and_then(|image| image.suite.as_ref().map(ToString::to_string))
+            .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
+        let table =
+            suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
+        let order = suite.as_deref().and_then(OrderTable::built_in_text).map_or_else(
+            || "none".to_owned(),
+            |text| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned(),
+        );
+        let (items, members, outputs) = items(request.lock, locked, &work, &own, &table);
+        let option = match image.image.layers {
+            Layers::Packed => LayersOption::Packed,
+            Layers::Each => LayersOption::Each,
+            Layers::Count(count) => std::num::NonZeroUsize::new(count as usize)
+                .map_or(LayersOption::Packed, LayersOption::Count),
+        };
+        let plan = plan_layers(&items, option, 0)?;
+        let text = "pack and compress layers".to_owned();
+        self.progress.event(Event::Phase { name: "layers".into(), text });
+        let layers = plan
+            .par_iter()
+            .map(|plan| {
+                let parts: Vec<&Output> = plan.members.iter().map(|&at| &outputs[at]).collect();
+                let tree = self.pack(&parts)?;
+                let layer = self.store.layer(&tree, request.compression)?;
+                let names: Vec<String> =
+                    plan.members.iter().map(|&at| members[at].to_string()).collect();
+                let title = names.join(" ");
+                Ok((
+                    tree.clone(),
+                    LayerRef {
+                        digest: layer.digest,
+                        size: layer.size,
+                        diff_id: layer.diff_id,
+                        uncompressed_size: tree.size,
+                        compression: layer.compression,
+                        title,
+                    },
+                ))
+            })
+            .collect::<Result<Vec<(Output, LayerRef)>, BuildError>>()?;
+        self.progress.event(Event::Done { name: "layers".into() });
+        let created = request
+            .created
+            .or_else(|| locked_image.and_then(|image| image.date).map(|date| date.as_second()))
+            .unwrap_or(NO_DATE);
+        let config = config(image, platform, created, accounts)?;
+        let (trees, layers): (Vec<Output>, Vec<LayerRef>) = layers.into_iter().unzip();
+        let oci = OciImage::assemble(&config, &image.annotations, layers)?;
+        let (users, groups) = allocated(&work);
+        let built = BuiltPlatform {
+            platform,
+            layers: plan
+                .iter()
+                .map(|plan| plan.members.iter().map(|&at| members[at].clone()).collect())
+                .collect(),
+            order,
+            outputs: trees.into_iter().chain(outputs).collect(),
+            derivations: work.stages.iter().map(|stage| stage.derivation).collect(),
+            imported: work.imported,
+            users,
+            groups,
+        };
+        Ok((oci, built))
+    }
+
+    /// One tree of several, as they stack; a single one is itself.
+    fn pack(&self, parts: &[&Output]) -> Result<Output, BuildError> {
+        if let [single] = parts {
+            return Ok((*single).clone());
+        }
+        let derivation = Derivation::new("pack", PACK_VERSION)
+            .with_inputs(parts.iter().map(|part| *part.path.hash()));
+        if let Some(mut realisation) = self.store.realisation(&derivation.id())?
+            && let Some(output) = realisation.outputs.remove("out")
+        {
+            return Ok(output);
+        }
+        let mut spool = self.store.spool();
+        for part in parts {
+            self.store.read_tree(part, |entry: &Entry, content: &mut dyn Read| {
+                match entry.kind {
+                    // The first package that has a directory decides, as when it is unpacked.
+                    Kind::Directory => spool.add_empty(entry.clone())?,
+                    _ => spool.replace(entry.clone(), content)?,
+                }
+                Ok::<(), BuildError>(())
+            })?;
+        }
+        let output = self.store.add_tree("pack", Compression::Store1, &mut spool)?;
+        self.store.put_realisation(&derivation, [("out".to_owned(), output.clone())])?;
+        Ok(output)
+    }
+}
+
+/// What is to be divided into layers: for the planner, by name, and as trees.
+fn items(
+    lock: &Lock,
+    locked: &LockedPlatform,
+    work: &PlatformWork,
+    own: &[(String, Output)],
+    table: &OrderTable,
+) -> (Vec<PackItem>, Vec<LayerMember>, Vec<Output>) {
+    let mut items = Vec::new();
+    let mut members = Vec::new();
+    let mut outputs = Vec::new();
+    if let Some(skeleton) = &work.skeleton {
+        items.push(PackItem {
+            name: "merged-usr".to_owned(),
+            source: "base-files".to_owned(),
+            class: table.class("base-files", "base-files"),
+            compressed_size: 200,
+            is_own: false,
+        });
+        members.push(LayerMember::Special("merged-usr".to_owned()));
+        outputs.push(skeleton.clone());
+    }
+    for key in &locked.packages {
+        let Some(deb) = work.imported.get(key) else { continue };
+        let pin = lock.packages.get(key);
+        let source = pin.map_or_else(|| key.name.to_string(), |pin| pin.source.to_string());
+        let is_foreign = pin.is_some_and(|pin| pin.archive.repository.as_str() != "debian");
+        let name = key.name.to_string();
+        items.push(PackItem {
+            class: match is_foreign {
+                true => FOREIGN_CLASS,
+                false => table.class(&source, &name),
+            },
+            name,
+            source,
+            compressed_size: pin.map_or(0, |pin| pin.size),
+            is_own: false,
+        });
+        members.push(LayerMember::Package(key.name.clone()));
+        outputs.push(deb.data.clone());
+    }
+    for (name, output) in own {
+        items.push(PackItem {
+            name: name.clone(),
+            source: name.clone(),
+            class: FOREIGN_CLASS,
+            compressed_size: output.size / 3,
+            is_own: true,
+        });
+        members.push(LayerMember::Special(name.clone()));
+        outputs.push(output.clone());
+    }
+    (items, members, outputs)
+}
+
+fn config(
+    image: &spec::Image,
+    platform: Platform,
+    created: i64,
+    accounts: &Accounts,
+) -> Result<ImageConfig, BuildError> {
+    let written = &image.config;
+    let mut config = ImageConfig::new(
+        oci::Platform {
+            architecture: platform.architecture().to_owned(),
+            os: platform.operating_system().to_owned(),
+            variant: platform.variant().map(str::to_owned),
+        },
+        created,
+    );
+    config.user = written.user.as_ref().map(|user| user_ids(user, accounts)).transpose()?;
+    config.exposed_ports =
+        written.ports.iter().filter_map(|port| port.to_string().parse().ok()).collect();
+    config.env.clone_from(&written.env);
+    config.entrypoint = written.entrypoint.clone().unwrap_or_default();
+    config.command = written.cmd.clone().unwrap_or_default();
+    config.volumes = written.volumes.iter().map(ToString::to_string).collect();
+    config.working_directory = written.workdir.as_ref().map(ToString::to_string);
+    config.labels.clone_from(&written.labels);
+    config.stop_signal.clone_from(&written.stop_signal);
+    config.healthcheck = written.healthcheck.as_ref().map(|check| {
+        let nanoseconds = |time: Option<std::time::Duration>| {
+            time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let mut test = vec!["CMD".to_owned()];
+        test.extend(check.cmd.iter().cloned());
+        oci::Healthcheck {
+            test,
+            interval: nanoseconds(check.interval),
+            timeout: nanoseconds(check.timeout),
+            start_period: nanoseconds(check.start_period),
+            start_interval: nanoseconds(check.start_interval),
+            retries: u64::from(check.retries.unwrap_or(0)),
+        }
+    });
+    Ok(config)
+}
+
+/// Numbers for `[config] user`: Kubernetes' `runAsNonRoot` refuses names.
+fn user_ids(user: &spec::UserReference, accounts: &Accounts) -> Result<UserIds, BuildError> {
+    let unknown =
+        |kind: &'static str, name: &str| BuildError::UnknownAccount { kind, name: name.to_owned() };
+    let uid = match &user.user {
+        Account::Id(uid) => *uid,
+        Account::Name(name) => {
+            accounts.user_id(name.as_str()).ok_or_else(|| unknown("user", name.as_str()))?
+        }
+    };
+    let gid = match &user.group {
+        Some(Account::Id(gid)) => *gid,
+        Some(Account::Name(name)) => {
+            accounts.group_id(name.as_str()).ok_or_else(|| unknown("group", name.as_str()))?
+        }
+        None => accounts.primary_group_id(uid).unwrap_or(0),
+    };
+    Ok(UserIds { uid, gid })
+}
+
+/// Accounts that packages' scripts made, by name.
+fn allocated(work: &PlatformWork) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
+    let names = work.package_names();
+    let numbers = |file: usize| {
+        work.account_lines()
+            .filter(|(package, _)| {
+                package.as_str() != "base-passwd" && names.contains(package.as_str())
+            })
+            .flat_map(|(_, lines)| lines.file(file))
+            .filter_map(|line| {
+                let mut fields = line.split(':');
+                let name = fields.next()?;
+                Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+            })
+            // Members that join one of the base system's groups change its line.
+            .filter(|(_, number): &(String, u32)| (100..1000).contains(number))
+            .collect()
+    };
+    (numbers(0), numbers(1))
+}
+
+fn state_table(image: &spec::Image) -> StateTable {
+    let more = image.debian.iter().flat_map(|debian| &debian.remove_state).map(|rule| StateRule {
+        path: rule.path.to_string(),
+        reason: rule.reason.clone(),
+        first_run: None,
+    });
+    StateTable::with_rules(more)
+}
+
+/// Whether the kernel runs programs of this platform through an emulator.
+fn has_emulation(platform: Platform) -> bool {
+    let name = match platform.debian_name() {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "armhf" | "armel" => "arm",
+        "ppc64el" => "ppc64le",
+        other => other,
+    };
+    let path = format!("/proc/sys/fs/binfmt_misc/qemu-{name}");
+    std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("enabled"))
+}
+
+/// A tree's listing.
+fn listing(store: &Store, output: &Output) -> Result<Arc<Listing>, BuildError> {
+    let listing = store.listing(output)?.ok_or_else(|| StoreError::NoTree(*output.path.hash()))?;
+    Ok(Arc::new(listing))
+}
+
+/// The listings of several trees.
+fn listings(store: &Store, outputs: &[&Output]) -> Result<Vec<Arc<Listing>>, BuildError> {
+    outputs.par_iter().map(|output| listing(store, output)).collect()
+}

@@ -1,0 +1,323 @@
+//! The image's own last package-level layer: accounts, loader cache, package status for scanners,
+//! and corrections among packages. Pure: it needs no sandbox.
+
+use std::collections::BTreeSet;
+
+use drystone_store::derivation::Derivation;
+use drystone_store::digest::TreeHash;
+use drystone_store::layer::Compression;
+use drystone_store::listing::Listing;
+use drystone_store::realisation::Output;
+use drystone_store::store::Store;
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
+
+use super::view::StackView;
+use super::{BuildError, PlatformWork};
+use crate::configure::{self, Package};
+use crate::finish::accounts::{AccountTexts, Accounts, LAST_CHANGE, RequestedGroup, RequestedUser};
+use crate::finish::loader_cache::{Ldconfig, Machine};
+use crate::finish::root_view::RootView;
+use crate::finish::status::{Conffile, PackageState, scanner_files};
+use crate::spec;
+
+/// Version of the `finish` builder: rises whenever its output can change.
+const VERSION: u32 = 1;
+/// `/etc/ld.so.conf` as Debian's libc-bin ships it, for images without that package.
+const LOADER_CONFIGURATION: &str = "include /etc/ld.so.conf.d/*.conf\n";
+
+/// What the layer is made of.
+pub struct System<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The image.
+    pub image: &'a spec::Image,
+    /// The platform's work so far.
+    pub work: &'a PlatformWork,
+    /// Local files, where they matter to the loader cache or the accounts.
+    pub files: Option<&'a Output>,
+    /// Debian's name of the architecture.
+    pub architecture: &'a str,
+}
+
+impl System<'_> {
+    /// The accounts of the image, `[users]` and `[groups]` included.
+    pub fn accounts(&self) -> Result<Accounts, BuildError> {
+        let mut accounts = match &self.work.accounts {
+            Some(texts) => Accounts::from_texts(texts, Some(LAST_CHANGE))?,
+            None => self.master_accounts()?,
+        };
+        if self.work.accounts.is_none() {
+            let packages = self.work.package_names();
+            for (package, lines) in self.work.account_lines() {
+                if packages.contains(package.as_str()) && package != "base-passwd" {
+                    let text = |number: usize| {
+                        lines.file(number).iter().map(|line| format!("{line}\n")).collect()
+                    };
+                    let texts = AccountTexts {
+                        passwd: text(0),
+                        group: text(1),
+                        shadow: text(2),
+                        gshadow: text(3),
+                    };
+                    accounts.add_package(package, &texts)?;
+                }
+            }
+        }
+        let groups: Vec<RequestedGroup> = self
+            .image
+            .groups
+            .iter()
+            .map(|(name, group)| RequestedGroup { name: name.to_string(), gid: group.gid })
+            .collect();
+        let users: Vec<RequestedUser> = self
+            .image
+            .users
+            .iter()
+            .map(|(name, user)| {
+                let is_shared = accounts.has_group_number(user.gid)
+                    || groups.iter().any(|group| group.gid == user.gid)
+                    || user.gid != user.uid;
+                RequestedUser {
+                    name: name.to_string(),
+                    uid: user.uid,
+                    // Without a number a group of the user's own is made.
+                    gid: is_shared.then_some(user.gid),
+                    groups: user.groups.iter().map(ToString::to_string).collect(),
+                    home: Some(user.home.to_string()),
+                    shell: Some(user.shell.to_string()),
+                    comment: Some(user.comment.clone()),
+                }
+            })
+            .collect();
+        accounts.add_requested(&users, &groups)?;
+        Ok(accounts)
+    }
+
+    fn master_accounts(&self) -> Result<Accounts, BuildError> {
+        let Some(base) = &self.work.base_passwd else {
+            return Ok(Accounts::from_texts(&minimal_accounts(), Some(LAST_CHANGE))?);
+        };
+        let mut texts = [String::new(), String::new()];
+        self.store.read_tree(base, |entry, content| {
+            let number = match entry.path.as_str() {
+                "usr/share/base-passwd/passwd.master" => 0,
+                "usr/share/base-passwd/group.master" => 1,
+                _ => return Ok(()),
+            };
+            content
+                .read_to_string(&mut texts[number])
+                .map(drop)
+                .map_err(|source| BuildError::Content { path: entry.path.clone(), source })
+        })?;
+        Ok(Accounts::from_master(&texts[0], &texts[1], Some(LAST_CHANGE))?)
+    }
+
+    fn derivation(&self) -> Result<Derivation, BuildError> {
+        let work = self.work;
+        let trees: Vec<TreeHash> =
+            work.stack().into_iter().chain(self.files).map(|output| *output.path.hash()).collect();
+        let controls: Vec<String> =
+            work.packages.iter().map(|package| package.control.path.hash().to_string()).collect();
+        let texts = self.accounts()?.to_texts();
+        let mut derivation = Derivation::new("finish", VERSION)
+            .with_inputs(trees)
+            .with_arg("controls", controls)
+            .with_arg("essential", work.is_essential)
+            .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow]);
+        derivation.platform = Some(format!("linux/{}", self.architecture));
+        Ok(derivation)
+    }
+
+    /// The layer; `None` when there is nothing in it.
+    pub fn realise(&self) -> Result<Option<Output>, BuildError> {
+        let derivation = self.derivation()?;
+        let mut output = self
+            .store
+            .realisation(&derivation.id())?
+            .and_then(|mut realisation| realisation.outputs.remove("out"));
+        if output.is_none() {
+            let mut spool = self.make()?;
+            let made = self.store.add_tree("system", Compression::Store1, &mut spool)?;
+            self.store.put_realisation(&derivation, [("out".to_owned(), made.clone())])?;
+            output = Some(made);
+        }
+        // An empty tree is two zero blocks.
+        Ok(output.filter(|output| output.size > 1024))
+    }
+
+    fn make(&self) -> Result<TreeSpool, BuildError> {
+        let work = self.work;
+        let trees: Vec<&Output> = work.stack().into_iter().chain(self.files).collect();
+        let listings = super::listings(self.store, &trees)?;
+        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
+        let view = StackView::new(self.store, trees, &listings, is_wanted);
+        let mut spool = self.store.spool();
+        self.add_corrections(&mut spool)?;
+        if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {
+            for file in self.accounts()?.to_files() {
+                let mut entry = Entry::file(file.path, file.mode, file.content.len() as u64);
+                (entry.uid, entry.gid) = (file.uid, file.gid);
+                spool.replace(entry, &mut file.content.as_slice())?;
+            }
+        }
+        if !work.is_essential {
+            for package in &work.packages {
+                add_scanner_files(&mut spool, package)?;
+            }
+        }
+        if !work.is_essential || self.files.is_some() {
+            self.add_loader_cache(&view, &mut spool)?;
+        }
+        add_parents(&mut spool, &view)?;
+        Ok(spool)
+    }
+
+    fn add_corrections(&self, spool: &mut TreeSpool) -> Result<(), BuildError> {
+        let packages: Vec<&Package> = self.work.packages.iter().collect();
+        let outputs: Vec<&Output> = packages.iter().map(|package| &package.data).collect();
+        let listings = super::listings(self.store, &outputs)?;
+        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
+        let corrections = configure::add_corrections(
+            self.store,
+            Compression::Store1,
+            &packages,
+            &listings,
+            &self.work.rules,
+            0,
+        )?;
+        let Some(corrections) = corrections else { return Ok(()) };
+        // Configuration stands above packages, so what it changed is not corrected back.
+        let mut changed: BTreeSet<TreePath> = BTreeSet::new();
+        for output in &self.work.configured {
+            for item in super::listing(self.store, output)?.entries() {
+                changed
+                    .insert(item.entry.deleted_path().unwrap_or_else(|| item.entry.path.clone()));
+            }
+        }
+        self.store.read_tree(&corrections, |entry, content| {
+            if entry.kind == Kind::Directory || !changed.contains(&entry.path) {
+                spool.replace(entry.clone(), content)?;
+            }
+            Ok::<(), BuildError>(())
+        })
+    }
+
+    fn add_loader_cache(
+        &self,
+        view: &StackView<'_>,
+        spool: &mut TreeSpool,
+    ) -> Result<(), BuildError> {
+        let Some(libc) = self.work.packages.iter().find(|package| package.name == "libc6") else {
+            return Ok(());
+        };
+        let Ok(machine) = Machine::from_architecture(self.architecture) else { return Ok(()) };
+        let path = |text: &str| TreePath::new(text).expect("the path is valid");
+        let ldconfig = Ldconfig::new(machine, "Debian", &libc.version)?;
+        let configuration = path("etc/ld.so.conf");
+        if view.entry(&configuration).is_none() {
+            spool.add_file(configuration, 0o644, LOADER_CONFIGURATION.as_bytes())?;
+        }
+        let with_configuration = WithConfiguration { view };
+        let cache = ldconfig.run(&with_configuration)?;
+        spool.replace(
+            Entry::file(path("etc/ld.so.cache"), 0o644, cache.content.len() as u64),
+            &mut cache.content.as_slice(),
+        )?;
+        for change in cache.links {
+            match change.target {
+                Some(target) => {
+                    spool.replace(Entry::symlink(change.path, target), &mut std::io::empty())?
+                }
+                None => {
+                    if let Ok(deletion) = Entry::deletion(&change.path) {
+                        spool.replace(deletion, &mut std::io::empty())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A view in which `/etc/ld.so.conf` stands even when no package brings it.
+struct WithConfiguration<'a> {
+    view: &'a StackView<'a>,
+}
+
+impl RootView for WithConfiguration<'_> {
+    fn node(&self, path: &str) -> std::io::Result<Option<crate::finish::root_view::Node>> {
+        let node = self.view.node(path)?;
+        if node.is_none() && path == "etc/ld.so.conf" {
+            let size = LOADER_CONFIGURATION.len() as u64;
+            return Ok(Some(crate::finish::root_view::Node::File { id: 0, mode: 0o644, size }));
+        }
+        Ok(node)
+    }
+
+    fn list(&self, path: &str) -> std::io::Result<Vec<String>> {
+        self.view.list(path)
+    }
+
+    fn read(&self, path: &str, limit: u64) -> std::io::Result<Vec<u8>> {
+        if path == "etc/ld.so.conf" && self.view.node(path)?.is_none() {
+            return Ok(LOADER_CONFIGURATION.into());
+        }
+        self.view.read(path, limit)
+    }
+}
+
+/// Contents that the loader cache is made from.
+fn is_wanted(entry: &Entry) -> bool {
+    entry.path.name().contains(".so") || entry.path.as_str().starts_with("etc/ld.so.conf")
+}
+
+/// Whether a local file can matter to accounts or the loader cache.
+pub fn matters(listing: &Listing) -> bool {
+    listing.entries().iter().any(|item| {
+        item.entry.kind != Kind::Directory
+            && (is_wanted(&item.entry) || item.entry.path.as_str() == "etc/ld.so.cache")
+    })
+}
+
+fn add_scanner_files(spool: &mut TreeSpool, package: &Package) -> Result<(), BuildError> {
+    let conffiles = package.conffiles().into_iter().map(|(path, md5)| Conffile {
+        path,
+        md5,
+        obsolete: false,
+        remove_on_upgrade: false,
+    });
+    let state = PackageState::installed(conffiles.collect());
+    let md5sums = package.control_files.get("md5sums").map(|(_, bytes)| bytes.as_slice());
+    for file in scanner_files(&package.control_text(), md5sums, &state)? {
+        spool.add_file(file.path, 0o644, &file.content)?;
+    }
+    Ok(())
+}
+
+/// Adds the directories above everything in `spool` as the root has them.
+fn add_parents(spool: &mut TreeSpool, view: &StackView<'_>) -> Result<(), BuildError> {
+    let mut missing: BTreeSet<TreePath> = BTreeSet::new();
+    for entry in spool.entries() {
+        let mut parent = entry.path.parent();
+        while let Some(directory) = parent {
+            parent = directory.parent();
+            missing.insert(directory);
+        }
+    }
+    for path in missing {
+        if let Some(entry) = view.entry(&path).filter(|entry| entry.kind == Kind::Directory) {
+            spool.add_empty(entry.clone())?;
+        }
+    }
+    Ok(())
+}
+
+/// Accounts of an image that has no Debian packages: root and nobody.
+fn minimal_accounts() -> AccountTexts {
+    AccountTexts {
+        passwd: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n".to_owned(),
+        group: "root:x:0:\nnogroup:x:65534:\n".to_owned(),
+        shadow: String::new(),
+        gshadow: String::new(),
+    }
+}

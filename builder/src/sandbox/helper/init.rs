@@ -1,0 +1,202 @@
+//! Init of a root: process 1 of its namespace. It starts commands, reaps every orphan, and when a
+//! command has ended kills whatever that left running.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
+use seccompiler::BpfProgram;
+
+use super::super::error::Failure;
+use super::super::messages::{InitReply, InitRequest};
+use super::super::request::{Command, Ending, RootRequest};
+use super::super::wire::Connection;
+use super::{confine, mounts};
+
+/// Sets the root up and serves until the supervisor is gone.
+pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfProgram) -> i32 {
+    if !matches!(supervisor.receive::<()>(), Ok(Some(_))) {
+        return 1;
+    }
+    let result = set_up(request).and_then(|()| signals());
+    let (ready, signals) = match result {
+        Ok(signals) => (Ok(()), Some(signals)),
+        Err(failure) => (Err(failure), None),
+    };
+    if supervisor.send::<Result<(), Failure>>(&ready).is_err() {
+        return 1;
+    }
+    let Some(signals) = signals else { return 1 };
+    let init = Init { supervisor, request, filter, signals };
+    while let Ok(Some(frame)) = supervisor.receive::<InitRequest>() {
+        // An order to kill may cross the end of the command that it means.
+        let InitRequest::Start(command) = frame.message else { continue };
+        let mut streams = frame.descriptors.into_iter();
+        let (Some(output), Some(error)) = (streams.next(), streams.next()) else { return 1 };
+        let Some(reply) = init.run(&command, &output, &error) else { return 1 };
+        drop((output, error));
+        if supervisor.send(&reply).is_err() {
+            return 1;
+        }
+    }
+    0
+}
+
+fn set_up(request: &RootRequest) -> Result<(), Failure> {
+    let refused = |what: &str, error: rustix::io::Errno| {
+        Failure::host(format!("{what} is refused"), "", Some(error.into()))
+    };
+    let (root, group) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(group, group, group)
+        .map_err(|error| refused("becoming root", error))?;
+    rustix::thread::set_thread_res_uid(root, root, root)
+        .map_err(|error| refused("becoming root", error))?;
+    // After the change of ids, which clears it. When the supervisor dies, so does all in here.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = rustix::process::setsid();
+    rustix::system::sethostname(request.hostname.as_bytes())
+        .map_err(|error| refused("setting the host name", error))?;
+    mounts::mount_proc()?;
+    mounts::enter_root()?;
+    if let Some(base) = request.pid_base {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", base.to_string())
+            .map_err(|error| Failure::io("write", "/proc/sys/kernel/ns_last_pid", &error))?;
+    }
+    mounts::cover_proc()?;
+    // Commands run as the same user; they must not reach into this process through /proc.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    Ok(())
+}
+
+/// A descriptor that is readable when a child has ended.
+fn signals() -> Result<OwnedFd, Failure> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is initialised by the first call; the descriptor is checked before use.
+    let descriptor = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if descriptor < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Failure::host("signalfd is refused", "", Some(error)));
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+struct Init<'a> {
+    supervisor: &'a Connection,
+    request: &'a RootRequest,
+    filter: &'a BpfProgram,
+    signals: OwnedFd,
+}
+
+impl Init<'_> {
+    /// Runs a command; `None` when the supervisor is gone.
+    fn run(&self, command: &Command, output: &OwnedFd, error: &OwnedFd) -> Option<InitReply> {
+        let not_started =
+            |step: &str, errno: i32| Some(InitReply::NotStarted { step: step.to_owned(), errno });
+        let Ok((report, report_end)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        else {
+            return not_started("a pipe", libc::EMFILE);
+        };
+        // SAFETY: this process has one thread, so the child may do anything.
+        let child = unsafe { libc::fork() };
+        if child < 0 {
+            let error = std::io::Error::last_os_error();
+            return not_started("fork", error.raw_os_error().unwrap_or(libc::EAGAIN));
+        }
+        if child == 0 {
+            drop(report);
+            self.child(command, output, error, report_end);
+        }
+        drop(report_end);
+        let status = self.wait(child)?;
+        kill_all();
+        let mut said = Vec::new();
+        let _ = std::fs::File::from(report).read_to_end(&mut said);
+        match said.split_first_chunk::<4>() {
+            Some((errno, step)) => {
+                not_started(&String::from_utf8_lossy(step), i32::from_le_bytes(*errno))
+            }
+            None => Some(InitReply::Ended(ending(status))),
+        }
+    }
+
+    fn child(&self, command: &Command, output: &OwnedFd, error: &OwnedFd, report: OwnedFd) -> ! {
+        let streams = (output, error);
+        let stopped = confine::become_command(
+            command,
+            self.request.profile,
+            self.filter,
+            streams,
+            report.as_raw_fd(),
+        );
+        let message = [&stopped.errno.to_le_bytes(), stopped.step.as_bytes()].concat();
+        let _ = std::fs::File::from(report).write_all(&message);
+        // SAFETY: nothing of the parent's state may be run down here.
+        unsafe { libc::_exit(127) }
+    }
+
+    /// Waits for the command, reaping orphans and obeying orders to kill.
+    fn wait(&self, child: libc::pid_t) -> Option<libc::c_int> {
+        loop {
+            let mut drained = [0; 1024];
+            while rustix::io::read(&self.signals, &mut drained).is_ok() {}
+            let mut found = None;
+            reap(libc::WNOHANG, |pid, status| {
+                if pid == child {
+                    found = Some(status);
+                }
+            });
+            if found.is_some() {
+                return found;
+            }
+            let mut polled = [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.supervisor.as_fd(), PollFlags::IN),
+            ];
+            let _ = rustix::event::poll(&mut polled, None);
+            if !polled[1].revents().is_empty() {
+                self.supervisor.receive::<InitRequest>().ok().flatten()?;
+                kill_everyone();
+            }
+        }
+    }
+}
+
+/// Calls `each` for every child that has ended.
+fn reap(flags: libc::c_int, mut each: impl FnMut(libc::pid_t, libc::c_int)) {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is a valid place to write to.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+        match pid {
+            0 => return,
+            pid if pid > 0 => each(pid, status),
+            _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
+            _ => return,
+        }
+    }
+}
+
+fn kill_everyone() {
+    // SAFETY: as process 1 of a namespace, -1 means everyone else in it.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Kills all that is left and waits until it is gone.
+fn kill_all() {
+    kill_everyone();
+    reap(0, |_, _| {});
+}
+
+fn ending(status: libc::c_int) -> Ending {
+    if libc::WIFSIGNALED(status) {
+        return Ending::Signal(libc::WTERMSIG(status));
+    }
+    Ending::Exit(libc::WEXITSTATUS(status))
+}

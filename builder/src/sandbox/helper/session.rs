@@ -1,0 +1,157 @@
+//! The session's process: enters a user namespace and serves requests, a thread for each.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::UnshareFlags;
+
+use super::super::error::{At, Failure};
+use super::super::messages::{ROOT_NAME, Service, Work};
+use super::super::wire::Connection;
+use super::{checkout, difference, remove};
+use crate::sandbox::preflight;
+
+/// Stack of a request's thread: scans descend as deep as trees do.
+const STACK: usize = 16 << 20;
+
+/// Runs until the control connection closes.
+pub(super) fn main(control: Connection) -> i32 {
+    let entered = enter_user_namespace();
+    if !answer(&control, entered, &[]) {
+        return 1;
+    }
+    if !matches!(control.receive::<()>(), Ok(Some(_))) {
+        return 1;
+    }
+    if !answer(&control, settle(), &[]) {
+        return 1;
+    }
+    while let Ok(Some(frame)) = control.receive::<Service>() {
+        let Some(descriptor) = frame.descriptors.into_iter().next() else { continue };
+        let serve: fn(OwnedFd) = match frame.message {
+            Service::Work => serve_work,
+            Service::Root => serve_root,
+        };
+        // Without a thread the connection closes, and the caller is told by that.
+        let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || serve(descriptor));
+    }
+    0
+}
+
+/// Sends a result; returns whether it was a success that arrived.
+fn answer(connection: &Connection, result: Result<(), Failure>, _: &[u8]) -> bool {
+    let good = result.is_ok();
+    connection.send(&result).is_ok() && good
+}
+
+fn enter_user_namespace() -> Result<(), Failure> {
+    // Ctrl-C at a terminal is the program's to handle.
+    let _ = rustix::process::setsid();
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(|error| {
+        let mend = preflight::user_namespace_mend();
+        Failure::host("user namespaces are refused", &mend, Some(error.into()))
+    })
+}
+
+/// Becomes root inside, with an own mount namespace.
+fn settle() -> Result<(), Failure> {
+    let refused = |what: &str, error: rustix::io::Errno| {
+        Failure::host(
+            format!("{what} is refused inside a user namespace"),
+            &preflight::user_namespace_mend(),
+            Some(error.into()),
+        )
+    };
+    use rustix::process::{Gid, Uid};
+    let (user, group) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(group, group, group)
+        .map_err(|error| refused("changing the group", error))?;
+    rustix::thread::set_thread_res_uid(user, user, user)
+        .map_err(|error| refused("changing the user", error))?;
+    // A change of ids takes /proc/self away from the process; the roots' helpers need it.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(|error| refused("a mount namespace", error))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)
+        .map_err(|error| refused("making mounts private", error))?;
+    rustix::process::umask(Mode::empty());
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+    new_keyring();
+    Ok(())
+}
+
+/// Leaves the caller's session keyring behind.
+fn new_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the call takes a number and a null pointer. A kernel without keyrings refuses it,
+    // and then there is nothing to leave.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+}
+
+fn serve_root(descriptor: OwnedFd) {
+    let started = Command::new("/proc/self/exe")
+        .arg0(ROOT_NAME)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(descriptor))
+        .stdout(Stdio::null())
+        .spawn();
+    // This thread must outlive the supervisor, which dies with its parent thread.
+    if let Ok(mut child) = started {
+        let _ = child.wait();
+    }
+}
+
+fn serve_work(descriptor: OwnedFd) {
+    let connection = Connection::from(descriptor);
+    let Ok(Some(frame)) = connection.receive::<Work>() else { return };
+    let result = match frame.message {
+        Work::Scan { upper, lower, storage } => {
+            difference::serve(&connection, &upper, &lower, storage);
+            return;
+        }
+        Work::Checkout { destination } => match frame.descriptors.into_iter().next() {
+            Some(tar) => checkout::checkout(File::from(tar), &destination),
+            None => Err(Failure::request("a checkout without a tree")),
+        },
+        Work::Remove { path } => remove::remove(&path),
+        Work::Rename { from, to, sync } => rename(&from, &to, sync),
+        Work::CreateDirectory { path } => {
+            rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).at("create", &path)
+        }
+        Work::Scratch { path, bytes } => scratch(&path, bytes),
+    };
+    let _ = connection.send(&result);
+}
+
+fn rename(from: &Path, to: &Path, sync: bool) -> Result<(), Failure> {
+    if sync {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = rustix::fs::open(from, flags, Mode::empty()).at("open", from)?;
+        rustix::fs::syncfs(&directory).at("write to disk", from)?;
+    }
+    rustix::fs::renameat(CWD, from, CWD, to).at("rename", from)
+}
+
+fn scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
+    let options = format!("mode=0755,size={bytes}");
+    let options = std::ffi::CString::new(options).map_err(|_| Failure::request("size"))?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
+    rustix::mount::mount("tmpfs", path, "tmpfs", flags, options.as_c_str())
+        .at("mount a tmpfs on", path)
+}

@@ -1,0 +1,166 @@
+//! The supervisor of one root: makes its mounts, starts its init, works on its files.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use super::super::error::{At, Failure};
+use super::super::identity::ID_COUNT;
+use super::super::messages::{Opened, RootOperation};
+use super::super::request::RootRequest;
+use super::super::wire::Connection;
+use super::snapshot::Snapshot;
+use super::{execute, files, filter, init, mounts, overlay};
+
+/// Serves one root until its connection closes.
+pub(super) fn main(caller: Connection) -> i32 {
+    // The session's thread that started this process lives as long as it does.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
+    match Supervisor::open(&frame.message) {
+        Ok((mut supervisor, opened)) => {
+            if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
+                supervisor.serve(&caller);
+            }
+            0
+        }
+        Err(failure) => {
+            let _ = caller.send(&Err::<Opened, _>(failure));
+            1
+        }
+    }
+}
+
+/// An open root.
+pub(super) struct Supervisor {
+    /// The root as seen from outside its namespaces.
+    root: OwnedFd,
+    /// Where the root is mounted in this process's mount namespace.
+    mounted: std::path::PathBuf,
+    pub(super) init: Connection,
+    process: Pid,
+    snapshot: Snapshot,
+}
+
+impl Supervisor {
+    fn open(request: &RootRequest) -> Result<(Self, Opened), Failure> {
+        // SAFETY: this process has one thread and shares no descriptor table.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+            .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).at("make private", "/")?;
+        let filter = filter::compile()
+            .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
+        let (mounted, upper, opened) = overlay::mount_root(request)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, &mounted, flags, Mode::empty()).at("open", &mounted)?;
+        mounts::furnish(&root, &request.tmpfs)?;
+        // Init inherits the working directory, and needs no way to it.
+        rustix::process::fchdir(&root).at("enter", &mounted)?;
+        let (init, process) = start_init(request, &filter)?;
+        rustix::process::chdir("/").at("enter", "/")?;
+        let snapshot = Snapshot::take(upper)?;
+        Ok((Self { root, mounted, init, process, snapshot }, opened))
+    }
+
+    fn serve(&mut self, caller: &Connection) {
+        while let Ok(Some(frame)) = caller.receive::<RootOperation>() {
+            let log = frame.descriptors.into_iter().next();
+            let sent = match frame.message {
+                RootOperation::Execute(command) => match execute::run(self, caller, command, log) {
+                    Ok((executed, bytes)) => {
+                        caller.send_with(&Ok::<_, Failure>(executed), &bytes, &[])
+                    }
+                    Err(execute::Stop::Failure(failure)) => caller.send(&Err::<(), _>(failure)),
+                    Err(execute::Stop::CallerGone) => break,
+                },
+                RootOperation::Read { path } => self.read(caller, &path),
+                RootOperation::Write { path, mode, owner } => {
+                    caller.send(&files::write(&self.root, &path, &frame.bytes, mode, owner))
+                }
+                RootOperation::List { path } => caller.send(&files::list(&self.root, &path)),
+                RootOperation::Look { path } => caller.send(&files::look(&self.root, &path)),
+                RootOperation::MakeDirectory { path, mode, owner } => {
+                    caller.send(&files::make_directory(&self.root, &path, mode, owner))
+                }
+                RootOperation::MakeSymlink { path, target, owner } => {
+                    caller.send(&files::make_symlink(&self.root, &path, &target, owner))
+                }
+                RootOperation::Rename { from, to } => {
+                    caller.send(&files::rename(&self.root, &from, &to))
+                }
+                RootOperation::Delete { path } => caller.send(&files::delete(&self.root, &path)),
+                RootOperation::Changed => caller.send(&self.snapshot.changes()),
+                RootOperation::Close => {
+                    self.close();
+                    let _ = caller.send(&Ok::<(), Failure>(()));
+                    return;
+                }
+            };
+            if sent.is_err() {
+                break;
+            }
+        }
+        self.close();
+    }
+
+    fn read(&self, caller: &Connection, path: &str) -> io::Result<()> {
+        match files::open(&self.root, path) {
+            Ok(Some(file)) => caller.send_with(&Ok::<_, Failure>(true), &[], &[file.as_fd()]),
+            Ok(None) => caller.send(&Ok::<_, Failure>(false)),
+            Err(failure) => caller.send(&Err::<bool, _>(failure)),
+        }
+    }
+
+    /// Ends init and with it everything in its process namespace.
+    fn close(&self) {
+        let _ = rustix::process::kill_process(self.process, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(self.process), WaitOptions::empty());
+        let _ = rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH);
+    }
+}
+
+/// Starts init in new namespaces and waits until it is ready.
+fn start_init(
+    request: &RootRequest,
+    filter: &seccompiler::BpfProgram,
+) -> Result<(Connection, Pid), Failure> {
+    let (init, other) = Connection::pair().at("make a connection for", "init")?;
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | libc::SIGCHLD;
+    // SAFETY: without a stack and CLONE_VM this is fork into new namespaces; this process has one
+    // thread, so the child may do anything.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        drop(init);
+        let status = init::main(&Connection::from(other), request, filter);
+        // SAFETY: the supervisor's state is not this process's to run down.
+        unsafe { libc::_exit(status) };
+    }
+    drop(other);
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(process) = process.filter(|_| pid > 0) else {
+        let error = io::Error::last_os_error();
+        let mend = crate::sandbox::preflight::user_namespace_mend();
+        return Err(Failure::host("a set of namespaces is refused", &mend, Some(error)));
+    };
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
+    }
+    init.send(&()).at("talk to", "init")?;
+    match init.receive::<Result<(), Failure>>().at("hear from", "init")? {
+        Some(frame) => frame.message.map(|()| (init, process)),
+        None => Err(Failure::host("init of the root ended while it was set up", "", None)),
+    }
+}

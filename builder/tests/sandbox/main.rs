@@ -1,0 +1,41 @@
+//! The sandbox against a real kernel, as root and (when a test user exists) as an ordinary user.
+//!
+//! The harness is not the usual one, since `main` must offer itself as the sandbox's helper first.
+
+mod changes;
+mod checkout;
+mod isolation;
+mod limits;
+mod probe;
+mod rootless;
+mod speed;
+mod world;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    drystone_builder::sandbox::helper_main_if_requested();
+    probe::main_if_requested();
+    limits::victim_if_requested();
+    let arguments = Arguments::from_args();
+    let mut trials: Vec<Trial> = Vec::new();
+    let mut add = |name: &str, run: fn()| {
+        trials.push(Trial::test(name, move || {
+            run();
+            Ok::<(), Failed>(())
+        }));
+    };
+    for (name, run) in checkout::TESTS
+        .iter()
+        .chain(changes::TESTS)
+        .chain(isolation::TESTS)
+        .chain(limits::TESTS)
+        .chain(speed::TESTS)
+        .chain(rootless::TESTS)
+    {
+        add(name, *run);
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    world::clean_up();
+    conclusion.exit();
+}
