@@ -15,6 +15,7 @@ mod merge;
 mod model;
 mod read;
 mod references;
+mod request;
 mod text;
 
 #[cfg(test)]
@@ -25,3 +26,4 @@ pub use model::{
     ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockError, LockedImage,
     LockedPackage, LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
+pub use request::{LockedRequest, RequestedPackage, RequestedRepository};

@@ -14,6 +14,8 @@ use crate::spec::{
     Architecture, Component, ImageName, Name, PackageName, PackageVersion, Platform, Suite,
 };
 
+use super::request::LockedRequest;
+
 /// The format's number. A file with a higher one is refused with a hint.
 pub const VERSION: i64 = 1;
 
@@ -171,6 +173,8 @@ pub struct LockedImage {
     pub date: Option<Timestamp>,
     /// The codename that the suite of image.toml stood for.
     pub suite: Option<Suite>,
+    /// What image.toml asked for when the pins were chosen.
+    pub request: Option<LockedRequest>,
     /// The archives that its packages were chosen from.
     pub archives: BTreeSet<ArchiveKey>,
     /// The numbers of accounts that its packages make.

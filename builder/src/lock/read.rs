@@ -20,6 +20,7 @@ use super::model::{
     LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
 use super::references::References;
+use super::request::{LockedRequest, RequestedPackage, RequestedRepository};
 
 const fn key(name: &'static str, expects: &'static str, example: &'static str) -> Key {
     Key { name, expects, example }
@@ -31,7 +32,7 @@ const fn table(title: &'static str, keys: &'static [Key]) -> Schema {
 
 /// Every schema of a lock file.
 pub(super) fn all() -> &'static [&'static Schema] {
-    static ALL: [&Schema; 5] = [&TOP, &INDEX, &IMAGE, &PLATFORM, &PACKAGE];
+    static ALL: [&Schema; 6] = [&TOP, &INDEX, &IMAGE, &REQUEST, &PLATFORM, &PACKAGE];
     &ALL
 }
 
@@ -65,10 +66,24 @@ static IMAGE: Schema = table(
         key("date", "a time in UTC", r#"date = "2026-10-03T09:12:00Z""#),
         key("suite", "a codename", r#"suite = "bookworm""#),
         key("archives", "a list of archives", r#"archives = ["debian bookworm"]"#),
+        key("request", "a table", "[image.web.request]"),
         key("users", "a table of numbers", "users = { redis = 101 }"),
         key("groups", "a table of numbers", "groups = { redis = 102 }"),
         key("recipe", "a table of recipes", "[image.web.recipe.app]"),
         key("platform", "a table of platforms", r#"[image.web.platform."linux/amd64"]"#),
+    ],
+);
+
+static REQUEST: Schema = table(
+    "[image.NAME.request]",
+    &[
+        key("suite", "a suite", r#"suite = "stable""#),
+        key("components", "a list of strings", r#"components = ["main"]"#),
+        key("packages", "a list of requests", r#"packages = ["nodejs 22.* from node"]"#),
+        key("essential", "true or false", "essential = true"),
+        key("recommends", "true or false", "recommends = true"),
+        key("exclude", "a list of packages", r#"exclude = ["mawk"]"#),
+        key("repositories", "a list of repositories", r#"repositories = ["node nodistro main"]"#),
     ],
 );
 
@@ -210,6 +225,7 @@ fn image(table: &Table<'_>, lock: &Lock, broken: &BTreeSet<String>) -> Option<Lo
     let mut image = LockedImage {
         date: table.text_as("date", time),
         suite: table.text_as("suite", Suite::new),
+        request: table.get("request").and_then(|value| request(&value.table(&REQUEST)?)),
         archives: table.texts_as("archives", archive_key).into_iter().collect(),
         users: numbers(table, "users"),
         groups: numbers(table, "groups"),
@@ -236,6 +252,26 @@ fn image(table: &Table<'_>, lock: &Lock, broken: &BTreeSet<String>) -> Option<Lo
         }
     }
     Some(image)
+}
+
+fn request(table: &Table<'_>) -> Option<LockedRequest> {
+    let suite = need(table, "suite", Suite::new);
+    let components = match table.has("components") {
+        true => table.texts_as("components", Component::new).into_iter().collect(),
+        false => [Component::new("main").expect("a valid component")].into(),
+    };
+    Some(LockedRequest {
+        suite: suite?,
+        components,
+        packages: table.texts_as("packages", RequestedPackage::new).into_iter().collect(),
+        essential: table.flag("essential", false),
+        recommends: table.flag("recommends", false),
+        exclude: table.texts_as("exclude", PackageName::new).into_iter().collect(),
+        repositories: table
+            .texts_as("repositories", RequestedRepository::new)
+            .into_iter()
+            .collect(),
+    })
 }
 
 fn numbers(table: &Table<'_>, key: &'static str) -> BTreeMap<String, u32> {

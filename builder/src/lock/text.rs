@@ -12,6 +12,7 @@ use super::model::{
     VERSION,
 };
 use super::references::References;
+use super::request::LockedRequest;
 
 const HEAD: &str = "\
 # What this project's images are made of, chosen by drystone. Commit this file.
@@ -95,6 +96,10 @@ fn write_image(text: &mut String, name: &ImageName, image: &LockedImage) -> fmt:
         writeln!(text, "suite = {}", quote(suite.as_str()))?;
     }
     write_list(text, "archives", image.archives.iter().map(ToString::to_string))?;
+    if let Some(request) = &image.request {
+        writeln!(text, "\n[{title}.request]")?;
+        write_request(text, request)?;
+    }
     for (table, ids) in [("users", &image.users), ("groups", &image.groups)] {
         if !ids.is_empty() {
             writeln!(text, "\n[{title}.{table}]")?;
@@ -108,6 +113,25 @@ fn write_image(text: &mut String, name: &ImageName, image: &LockedImage) -> fmt:
         }
     }
     Ok(())
+}
+
+/// What image.toml leaves out is left out.
+fn write_request(text: &mut String, request: &LockedRequest) -> fmt::Result {
+    writeln!(text, "suite = {}", quote(request.suite.as_str()))?;
+    let components: Vec<_> =
+        request.components.iter().map(|component| component.as_str()).collect();
+    if components != ["main"] {
+        write_list(text, "components", components.iter().map(ToString::to_string))?;
+    }
+    write_list(text, "packages", request.packages.iter().map(ToString::to_string))?;
+    if request.essential {
+        writeln!(text, "essential = true")?;
+    }
+    if request.recommends {
+        writeln!(text, "recommends = true")?;
+    }
+    write_list(text, "exclude", request.exclude.iter().map(ToString::to_string))?;
+    write_list(text, "repositories", request.repositories.iter().map(ToString::to_string))
 }
 
 fn write_platform(

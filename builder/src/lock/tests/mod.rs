@@ -86,6 +86,15 @@ pub(super) fn sample(image: &str, version: &str) -> Lock {
     let locked = LockedImage {
         date: Some("2026-11-20T18:00:01Z".parse().unwrap()),
         suite: Some(Suite::new("bookworm").unwrap()),
+        request: Some(LockedRequest {
+            suite: Suite::new("stable").unwrap(),
+            components: [Component::new("main").unwrap()].into(),
+            packages: [RequestedPackage::new("redis-tools 5:7.*").unwrap()].into(),
+            essential: false,
+            recommends: true,
+            exclude: [PackageName::new("mawk").unwrap()].into(),
+            repositories: Default::default(),
+        }),
         archives: [main, security].into(),
         users: [("redis".to_owned(), 101)].into(),
         groups: [("redis".to_owned(), 102)].into(),

@@ -43,6 +43,31 @@ fn chosen(
 }
 
 prop_compose! {
+    fn request()(
+        component in "[a-z]{1,3}(/[a-z]{1,3})?",
+        packages in prop::collection::vec(("[a-z0-9]{2,5}", prop::option::of("[a-z0-9.*]{1,4}"), any::<bool>()), 0..4),
+        essential in any::<bool>(),
+        recommends in any::<bool>(),
+        repository in prop::option::of("[a-z]{1,4} [a-z]{1,4}( [a-z]{1,4}){0,2}"),
+    ) -> LockedRequest {
+        let packages = packages.into_iter().map(|(name, version, from)| {
+            let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+            let from = if from { " from node" } else { "" };
+            RequestedPackage::new(&format!("{name}{version}{from}")).unwrap()
+        });
+        LockedRequest {
+            suite: Suite::new("stable").unwrap(),
+            components: [Component::new(&component).unwrap()].into(),
+            packages: packages.collect(),
+            essential,
+            recommends,
+            exclude: Default::default(),
+            repositories: repository.iter().map(|text| RequestedRepository::new(text).unwrap()).collect(),
+        }
+    }
+}
+
+prop_compose! {
     fn locked_image(keys: Vec<PackageKey>)(
         seconds in prop::option::of(0_i64..4_000_000_000),
         ids in prop::collection::btree_map("\\PC{0,8}", 0_u32..=u32::MAX - 1, 0..4),
@@ -50,11 +75,13 @@ prop_compose! {
         order in prop::option::of(".{0,10}"),
         special in "[a-z:\"\\\\é]{1,6}",
         picks in prop::collection::vec(picks(), 0..3),
+        request in prop::option::of(request()),
     ) -> LockedImage {
         let mut image = LockedImage {
             date: seconds.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap()),
             users: ids.clone(),
             groups: ids,
+            request,
             ..LockedImage::default()
         };
         let sources = sources.into_iter().map(|(name, hash)| (name, BlobDigest::from_bytes(hash)));
