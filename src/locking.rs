@@ -5,9 +5,7 @@ use std::path::Path;
 
 use drystone_builder::build::Built;
 use drystone_builder::lock::{Lock, LockError, PackageKey, Written};
-use drystone_builder::resolve::{
-    Resolver, Sources, Update, is_complete, record_trees,
-};
+use drystone_builder::resolve::{Resolver, Sources, Update, is_complete, record_trees};
 use drystone_builder::settings::Settings;
 use drystone_builder::spec::{Image, Platform};
 use drystone_store::digest::TreeHash;

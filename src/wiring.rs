@@ -76,7 +76,7 @@ impl Wiring {
 
     /// Opens a store that must be there: looking must not make one.
     pub fn existing_store(&self, settings: &Settings) -> Result<Store, Failure> {
-        if !settings.store.value.join("db.sqlite").exists() {
+        if !has_store(settings) {
             let message = format!("there is no store in {}", settings.store.value.display());
             return Err(Failure::usage(message)
                 .hint("`drystone build` makes it; `--store` or DRYSTONE_STORE name another one"));
@@ -100,6 +100,11 @@ impl Wiring {
         let _ = tracing::subscriber::set_global_default(subscriber);
         Ok(())
     }
+}
+
+/// Whether there is a store already.
+pub fn has_store(settings: &Settings) -> bool {
+    settings.store.value.join("db.sqlite").exists()
 }
 
 /// A downloader; nothing is opened before the first download.

@@ -11,7 +11,7 @@ use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
-use drystone_builder::resolve::{Imports, Sources, import_packages};
+use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
@@ -219,7 +219,7 @@ impl Work<'_> {
         downloader: &Downloader,
         sources: &Sources,
     ) -> Result<std::collections::BTreeMap<PackageKey, deb::ImportedDeb>, BuildError> {
-        interrupt::check().map_err(|error| BuildError::Import(Box::new(error)))?;
+        interrupt::check().map_err(interrupted)?;
         let progress: &dyn Progress = &self.wiring.display;
         let imports = Imports {
             store: &self.store,
@@ -233,9 +233,9 @@ impl Work<'_> {
         self.runtime.block_on(async {
             tokio::select! {
                 imported = import_packages(imports, lock, keys) => {
-                    imported.map_err(|error| BuildError::Import(Box::new(error)))
+                    imported.map_err(BuildError::Import)
                 }
-                () = interrupt::cancelled() => Err(BuildError::Import(Box::new(Interrupted))),
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
             }
         })
     }
@@ -282,6 +282,11 @@ impl Work<'_> {
         }
         question.remember(&self.store, [inputs, built.fingerprint.clone()], &written, answer);
     }
+}
+
+/// The import that a signal stopped; the command will say that it was interrupted.
+fn interrupted(error: Interrupted) -> BuildError {
+    BuildError::Import(ImportError::Worker(std::io::Error::other(error)))
 }
 
 /// The compression that a setting names, in its frozen form.

@@ -1,13 +1,11 @@
 //! `diff`: what changed between two locks or images.
 
-use drystone_store::store::Store;
-
 use crate::answer;
 use crate::arguments::DiffArguments;
 use crate::diagnostics::Failure;
 use crate::explain::content::Side;
 use crate::explain::difference::Difference;
-use crate::wiring::{Wiring, platform};
+use crate::wiring::{Wiring, has_store, platform};
 
 /// Prints the differences.
 pub fn run(wiring: &Wiring, arguments: &DiffArguments) -> Result<(), Failure> {
@@ -19,8 +17,8 @@ pub fn run(wiring: &Wiring, arguments: &DiffArguments) -> Result<(), Failure> {
     };
     let settings = wiring.settings(&wiring.flags(), None)?;
     // Without a store the files of locks are not known; that is no failure.
-    let exists = settings.store.value.join("db.sqlite").exists();
-    let store = if exists { Some(Store::open(&settings.store.value)?) } else { None };
+    let exists = has_store(&settings);
+    let store = if exists { Some(wiring.store(&settings)?) } else { None };
     let old = old.content(image, &platform, store.as_ref())?;
     let new = new.content(image, &platform, store.as_ref())?;
     let difference = Difference::between(&old, &new);

@@ -16,7 +16,7 @@ use crate::arguments::PlanArguments;
 use crate::diagnostics::Failure;
 use crate::locking::{Locking, Moved, moved, moved_text};
 use crate::quantity::{Bytes, counted};
-use crate::wiring::{Wiring, image_path, platforms, read_buildable, runtime};
+use crate::wiring::{Wiring, has_store, image_path, platforms, read_buildable, runtime};
 
 /// A package that the store lacks.
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +70,7 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     let old = Lock::read(&image.lock_path)?.unwrap_or_default();
     let lock = locking.complete(&runtime()?, &image, &platforms, false)?;
     let pins = moved(&old, &lock);
-    let exists = settings.store.value.join("db.sqlite").exists();
+    let exists = has_store(&settings);
     let store = if exists { Some(wiring.store(&settings)?) } else { None };
     let local = LocalFiles::read(&image)?;
     let own: Vec<TreePath> = local

@@ -18,7 +18,7 @@ use crate::arguments::{
 };
 use crate::diagnostics::{Failure, Family};
 use crate::quantity::{Bytes, counted};
-use crate::wiring::{Wiring, now};
+use crate::wiring::{Wiring, has_store, now};
 
 /// Runs one of the store's commands.
 pub fn run(wiring: &Wiring, command: &StoreCommand) -> Result<(), Failure> {
@@ -31,8 +31,15 @@ pub fn run(wiring: &Wiring, command: &StoreCommand) -> Result<(), Failure> {
     }
 }
 
-fn open(wiring: &Wiring) -> Result<Store, Failure> {
-    wiring.existing_store(&wiring.settings(&wiring.flags(), None)?)
+/// The store; `None` where there is none, which is an empty one that looking must not make.
+fn open(wiring: &Wiring) -> Result<Option<Store>, Failure> {
+    let settings = wiring.settings(&wiring.flags(), None)?;
+    if !has_store(&settings) {
+        let path = settings.store.value.display();
+        wiring.display.note(format!("there is no store in {path} yet"));
+        return Ok(None);
+    }
+    wiring.store(&settings).map(Some)
 }
 
 /// Removes a folder that may belong to subordinate ids, which only a user namespace may touch.
@@ -61,18 +68,33 @@ impl Remover {
 }
 
 fn verify(wiring: &Wiring, arguments: &VerifyArguments) -> Result<(), Failure> {
-    let mut store = open(wiring)?;
+    let mut problems: Vec<Value> = Vec::new();
+    let report = match open(wiring)? {
+        Some(store) => examine(wiring, store, arguments.repair, &mut problems)?,
+        None => VerifyReport::default(),
+    };
+    wiring.display.finish();
+    if arguments.json {
+        let report = serde_json::to_value(&report).unwrap_or_default();
+        answer::json(&json!({ "problems": problems, "report": report }))?;
+    } else {
+        answer::print(&verified(&report, arguments.repair))?;
+    }
+    judge(&report, arguments.repair)
+}
+
+fn examine(
+    wiring: &Wiring,
+    mut store: Store,
+    repair: bool,
+    problems: &mut Vec<Value>,
+) -> Result<VerifyReport, Failure> {
     let total = store.usage().map_or(0, |usage| usage.total_bytes);
     let (hashed, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     let remover = Remover::new();
     let remove = |path: &Path| remover.remove(path);
-    let options = VerifyOptions {
-        repair: arguments.repair,
-        remove: &remove,
-        progress: &hashed,
-        ..VerifyOptions::default()
-    };
-    let mut problems: Vec<Value> = Vec::new();
+    let options =
+        VerifyOptions { repair, remove: &remove, progress: &hashed, ..VerifyOptions::default() };
     wiring.display.event(Event::Expected { bytes: total });
     let report = std::thread::scope(|scope| {
         scope.spawn(|| watch(&wiring.display, &hashed, &ended));
@@ -82,15 +104,8 @@ fn verify(wiring: &Wiring, arguments: &VerifyArguments) -> Result<(), Failure> {
         });
         ended.store(true, Ordering::Relaxed);
         result
-    })?;
-    wiring.display.finish();
-    if arguments.json {
-        let report = serde_json::to_value(&report).unwrap_or_default();
-        answer::json(&json!({ "problems": problems, "report": report }))?;
-    } else {
-        answer::print(&verified(&report, arguments.repair))?;
-    }
-    judge(&report, arguments.repair)
+    });
+    Ok(report?)
 }
 
 /// Passes the number of hashed bytes on to the display.
@@ -149,7 +164,6 @@ fn judge(report: &VerifyReport, repair: bool) -> Result<(), Failure> {
 
 /// `store gc`, and `gc`.
 pub fn gc(wiring: &Wiring, arguments: &GcArguments) -> Result<(), Failure> {
-    let mut store = open(wiring)?;
     let remover = Remover::new();
     let remove = |path: &Path| remover.remove(path);
     let options = GcOptions {
@@ -159,7 +173,10 @@ pub fn gc(wiring: &Wiring, arguments: &GcArguments) -> Result<(), Failure> {
         remove: &remove,
         ..GcOptions::default()
     };
-    let report = store.gc(&options, now())?;
+    let report = match open(wiring)? {
+        Some(mut store) => store.gc(&options, now())?,
+        None => GcReport { dry_run: arguments.dry_run, ..GcReport::default() },
+    };
     for left in &report.left {
         wiring.display.warn(format!("{} stays: {}", left.path.display(), left.problem));
     }
@@ -185,7 +202,10 @@ fn collected(report: &GcReport) -> String {
 }
 
 fn du(wiring: &Wiring, arguments: &DuArguments) -> Result<(), Failure> {
-    let usage = open(wiring)?.usage()?;
+    let usage = match open(wiring)? {
+        Some(store) => store.usage()?,
+        None => StoreUsage::default(),
+    };
     match arguments.json {
         true => answer::json(&usage),
         false => answer::print(&used(&usage)),
@@ -223,7 +243,10 @@ fn used(usage: &StoreUsage) -> String {
 }
 
 fn ls(wiring: &Wiring, arguments: &LsArguments) -> Result<(), Failure> {
-    let trees = open(wiring)?.list()?;
+    let trees = match open(wiring)? {
+        Some(store) => store.list()?,
+        None => Vec::new(),
+    };
     if arguments.json {
         return answer::json(&json!({ "trees": trees }));
     }
@@ -236,7 +259,8 @@ fn ls(wiring: &Wiring, arguments: &LsArguments) -> Result<(), Failure> {
 }
 
 fn path_info(wiring: &Wiring, arguments: &PathInfoArguments) -> Result<(), Failure> {
-    let info = open(wiring)?.path_info(&arguments.path)?;
+    let settings = wiring.settings(&wiring.flags(), None)?;
+    let info = wiring.existing_store(&settings)?.path_info(&arguments.path)?;
     match arguments.json {
         true => answer::json(&info),
         false => answer::print(&told(&info)),

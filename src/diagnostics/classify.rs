@@ -108,7 +108,7 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
 /// A transparent error hides its kind from the chain, so each is taken apart here.
 fn build(error: &BuildError) -> Option<Opinion> {
     match error {
-        BuildError::Import(error) => Some(classify(error.as_ref())),
+        BuildError::Import(error) => opinion(error),
         BuildError::Configure(error) => configure(error),
         BuildError::Files(error) => files(error),
         BuildError::Output(error) => output(error),

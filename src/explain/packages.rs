@@ -275,10 +275,7 @@ impl Control {
 }
 
 /// The packages of the image that satisfy an alternative, real ones first.
-fn satisfying<'a>(
-    wanted: &Alternative,
-    offers: &Offers<'a>,
-) -> Vec<&'a Control> {
+fn satisfying<'a>(wanted: &Alternative, offers: &Offers<'a>) -> Vec<&'a Control> {
     let offers = offers.get(wanted.name.as_str()).map_or(&[][..], Vec::as_slice);
     let suits = |(control, provided): &&(&Control, Option<&Alternative>)| {
         let Some(constraint) = &wanted.constraint else { return true };

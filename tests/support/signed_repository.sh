@@ -6,7 +6,7 @@
 # DIR       becomes the mirror's base: the packages stay where they are, DIR/dists/ is written anew.
 # KEYDIR    holds the signing key (made when there is none); repository.asc is its public part.
 #
-# Environment: SUITE (test), COMPONENT (main), ORIGIN (Drystone Test), LABEL (= ORIGIN),
+# Environment: SUITE (test), CODENAME (= SUITE), COMPONENT (main), ORIGIN (Drystone Test), LABEL (= ORIGIN),
 # VALID_DAYS (none: no Valid-Until), BY_HASH (yes), SIGN_OPTIONS (more options for gpg),
 # REPOSITORY_DATE (now; any date that date(1) understands).
 # Needs apt-ftparchive, gpg, xz, gzip.
@@ -64,7 +64,7 @@ release="dists/$suite/Release"
     echo "Origin: $origin"
     echo "Label: ${LABEL:-$origin}"
     echo "Suite: $suite"
-    echo "Codename: $suite"
+    echo "Codename: ${CODENAME:-$suite}"
     echo "Date: $release_date"
     if [ -n "${VALID_DAYS:-}" ]; then
         until=$(date -u -d "$release_date + $VALID_DAYS days" '+%a, %d %b %Y %H:%M:%S UTC')
