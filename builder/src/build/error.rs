@@ -13,6 +13,7 @@ use crate::finish::status::StatusError;
 use crate::image::ImageError;
 use crate::output::OutputError;
 use crate::realise::CheckoutError;
+use crate::resolve::ImportError;
 
 use crate::sandbox::SandboxError;
 use crate::source::files::FilesError;
@@ -33,7 +34,7 @@ pub enum BuildError {
     },
     /// A package could not be had.
     #[error(transparent)]
-    Import(Box<dyn std::error::Error + Send + Sync>),
+    Import(#[from] ImportError),
     /// Packages could not be configured.
     #[error(transparent)]
     Configure(#[from] ConfigureError),

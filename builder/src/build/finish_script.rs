@@ -146,7 +146,7 @@ impl FinishScript<'_> {
         let exists = |path: &TreePath| listings.iter().any(|listing| listing.find(path).is_some());
         let is_kept = |entry: &Entry| match entry.deleted_path() {
             Some(gone) => exists(&gone),
-            None => self.table.matches(&entry.path).is_none(),
+            None => self.table.matches(entry).is_none(),
         };
         let mut parents: BTreeSet<TreePath> = BTreeSet::new();
         for item in scan.entries() {

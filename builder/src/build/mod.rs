@@ -35,7 +35,9 @@ pub use error::BuildError;
 pub use files::LocalFiles;
 pub use view::StackView;
 
-use crate::configure::{self, AccountLines, Configured, Package, StateRule, StateTable, Workshop};
+use crate::configure::{
+    self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
+};
 use crate::finish::accounts::{AccountTexts, Accounts};
 use crate::finish::private_keys;
 use crate::image::order::FOREIGN_CLASS;
@@ -362,7 +364,8 @@ impl Builder<'_> {
             architecture: platform.debian_name(),
         };
         let essential = self.load(imported, &locked.essential)?;
-        let first = configure::Stage::new(workshop, None, essential, Vec::new())?;
+        let first =
+            configure::Stage::new(workshop, None, essential, Vec::new(), PinnedIds::default())?;
         let first = first.realise(table)?;
         let above: BTreeSet<PackageKey> = locked
             .packages
@@ -373,8 +376,18 @@ impl Builder<'_> {
             .collect();
         let preseed = request.image.debian.as_ref().map(|debian| debian.debconf.clone());
         let above = self.load(imported, &above)?;
-        let second =
-            configure::Stage::new(workshop, Some(&first), above, preseed.unwrap_or_default())?;
+        let pinned = request
+            .lock
+            .images
+            .get(&request.image.name)
+            .map(|image| PinnedIds { users: image.users.clone(), groups: image.groups.clone() });
+        let second = configure::Stage::new(
+            workshop,
+            Some(&first),
+            above,
+            preseed.unwrap_or_default(),
+            pinned.unwrap_or_default(),
+        )?;
         let second = second.realise(table)?;
         for stage in [&first, &second] {
             self.refuse_keys(stage)?;
@@ -537,7 +550,8 @@ impl Builder<'_> {
         let config = config(image, platform, created, accounts)?;
         let (trees, layers): (Vec<Output>, Vec<LayerRef>) = layers.into_iter().unzip();
         let oci = OciImage::assemble(&config, &image.annotations, layers)?;
-        let (users, groups) = allocated(&work);
+        let ids = work.stages.last().map(|stage| configure::allocated(&stage.attribution));
+        let ids = ids.unwrap_or_default();
         let built = BuiltPlatform {
             platform,
             layers: plan
@@ -548,8 +562,8 @@ impl Builder<'_> {
             outputs: trees.into_iter().chain(outputs).collect(),
             derivations: work.stages.iter().map(|stage| stage.derivation).collect(),
             imported: work.imported,
-            users,
-            groups,
+            users: ids.users,
+            groups: ids.groups,
         };
         Ok((oci, built))
     }
@@ -701,32 +715,13 @@ fn user_ids(user: &spec::UserReference, accounts: &Accounts) -> Result<UserIds, 
     Ok(UserIds { uid, gid })
 }
 
-/// Accounts that packages' scripts made, by name.
-fn allocated(work: &PlatformWork) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
-    let names = work.package_names();
-    let numbers = |file: usize| {
-        work.account_lines()
-            .filter(|(package, _)| {
-                package.as_str() != "base-passwd" && names.contains(package.as_str())
-            })
-            .flat_map(|(_, lines)| lines.file(file))
-            .filter_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
-            })
-            // Members that join one of the base system's groups change its line.
-            .filter(|(_, number): &(String, u32)| (100..1000).contains(number))
-            .collect()
-    };
-    (numbers(0), numbers(1))
-}
-
 fn state_table(image: &spec::Image) -> StateTable {
     let more = image.debian.iter().flat_map(|debian| &debian.remove_state).map(|rule| StateRule {
         path: rule.path.to_string(),
         reason: rule.reason.clone(),
         first_run: None,
+        keep_directories: false,
+        empty: false,
     });
     StateTable::with_rules(more)
 }

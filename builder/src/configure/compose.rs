@@ -19,7 +19,12 @@ pub struct Composition {
 }
 
 impl Composition {
-    /// Starts with a tree of new files, such as dpkg's database.
+    /// The tree so far, for new files such as dpkg's database.
+    pub fn spool(&mut self) -> &mut TreeSpool {
+        &mut self.spool
+    }
+
+    /// Starts with a tree.
     pub fn new(spool: TreeSpool) -> Self {
         Self { spool, visible: HashSet::new(), parents: BTreeSet::new() }
     }
@@ -87,6 +92,26 @@ impl Composition {
         Ok(())
     }
 
+    /// Links beside a removed file that only name it go with it (hashes of certificates).
+    fn remove_dangling(&mut self, removed: &mut Vec<(TreePath, usize)>) {
+        let gone: std::collections::HashMap<TreePath, usize> = removed.iter().cloned().collect();
+        let dangling: Vec<(TreePath, usize)> = self
+            .spool
+            .entries()
+            .filter_map(|entry| match &entry.kind {
+                Kind::Symlink { target } if !target.contains('/') => {
+                    let rule = gone.get(&entry.path.with_name(target).ok()?)?;
+                    Some((entry.path.clone(), *rule))
+                }
+                _ => None,
+            })
+            .collect();
+        for (path, rule) in dangling {
+            self.spool.remove(&path);
+            removed.push((path, rule));
+        }
+    }
+
     fn remove_below(&mut self, path: &TreePath) {
         let below: Vec<TreePath> = self
             .spool
@@ -103,22 +128,24 @@ impl Composition {
 
     /// Ends the difference: state and leftovers go by the table, and so do parents that nothing
     /// is below any more. The removed paths, with the rule that removed each, come second.
-    pub fn finish(mut self, table: &StateTable) -> (TreeSpool, Vec<(TreePath, usize)>) {
+    pub fn finish(
+        mut self,
+        table: &StateTable,
+    ) -> Result<(TreeSpool, Vec<(TreePath, usize)>), ConfigureError> {
         let mut removed = Vec::new();
-        let paths: Vec<(TreePath, bool)> = self
-            .spool
-            .entries()
-            .map(|entry| (entry.path.clone(), entry.kind == Kind::Deletion))
-            .collect();
-        for (path, is_deletion) in &paths {
-            if *is_deletion {
-                continue;
+        let entries: Vec<Entry> =
+            self.spool.entries().filter(|entry| entry.kind != Kind::Deletion).cloned().collect();
+        for entry in entries {
+            let Some(rule) = table.matches(&entry) else { continue };
+            if table.rule(rule).empty {
+                let empty = Entry::file(entry.path.clone(), 0o644, 0);
+                self.spool.replace(empty, &mut std::io::empty())?;
+            } else {
+                self.spool.remove(&entry.path);
             }
-            if let Some(rule) = table.matches(path) {
-                self.spool.remove(path);
-                removed.push((path.clone(), rule));
-            }
+            removed.push((entry.path, rule));
         }
+        self.remove_dangling(&mut removed);
         // Children come after parents, so going backwards prunes whole branches.
         let left: Vec<TreePath> = self.spool.entries().map(|entry| entry.path.clone()).collect();
         let mut needed: HashSet<TreePath> = HashSet::new();
@@ -129,6 +156,6 @@ impl Composition {
                 needed.insert(parent);
             }
         }
-        (self.spool, removed)
+        Ok((self.spool, removed))
     }
 }

@@ -68,19 +68,18 @@ impl Run<'_> {
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
         let database = self.add_database(&everyone, &state.triggers)?;
-        let mut spool = stage.store.spool();
         let status = database::status(&everyone, "installed")?;
+        let mut composition = Composition::new(stage.store.spool());
+        for output in stage.trees_below() {
+            composition.stack(stage.listing(output)?.as_ref());
+        }
         database::add_files(
-            &mut spool,
+            composition.spool(),
             &stage.packages,
             &status,
             &state.triggers,
             stage.architecture,
         )?;
-        let mut composition = Composition::new(spool);
-        for output in stage.trees_below() {
-            composition.stack(stage.listing(output)?.as_ref());
-        }
         // Stacked trees, topmost first.
         let mut lower = stage.lower_below()?;
         let guards = stage.checkout(&stage.guards()?)?;
@@ -144,8 +143,10 @@ impl Run<'_> {
             self.close(open, &mut composition)?;
             lower.insert(0, upper);
         }
-        let (spool, removed) = composition.finish(table);
-        Ok(Ran { spool, removed, attribution: state.attribution })
+        let (mut spool, removed) = composition.finish(table)?;
+        let mut attribution = state.attribution;
+        super::ids::apply(&mut spool, &mut attribution, &stage.pinned)?;
+        Ok(Ran { spool, removed, attribution })
     }
 
     fn initial_state(&self) -> State {

@@ -18,6 +18,7 @@ mod attribution;
 mod compose;
 mod database;
 mod driver;
+mod ids;
 mod order;
 mod package;
 mod state;
@@ -40,6 +41,7 @@ use drystone_store::tar::WriteError;
 use drystone_store::tree::{Entry, EntrySink, Kind, SpoolError, TreePath, TreeSpool};
 
 pub use attribution::{ACCOUNT_FILES, AccountLines, Attribution};
+pub use ids::{PinnedIds, allocated};
 pub use order::dependency_order;
 pub use package::Package;
 pub use state::{StateRule, StateTable};
@@ -166,6 +168,7 @@ pub struct Stage<'a> {
     packages: Vec<Package>,
     skeleton: Output,
     preseed: Vec<String>,
+    pinned: PinnedIds,
     listings: Mutex<HashMap<TreeHash, Arc<Listing>>>,
 }
 
@@ -185,12 +188,14 @@ pub struct Workshop<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// A stage: `packages` over what `below` configured (nothing for the Essential stage).
+    /// A stage: `packages` over what `below` configured (nothing for the Essential stage), with
+    /// answers to debconf's questions and the numbers that accounts are to have.
     pub fn new(
         workshop: Workshop<'a>,
         below: Option<&'a Configured>,
         packages: Vec<Package>,
         preseed: Vec<String>,
+        pinned: PinnedIds,
     ) -> Result<Self, ConfigureError> {
         let skeleton = skeleton(workshop.store, workshop.compression, workshop.architecture)?;
         let order = dependency_order(&packages);
@@ -206,6 +211,7 @@ impl<'a> Stage<'a> {
             packages,
             skeleton,
             preseed,
+            pinned,
             listings: Mutex::default(),
         })
     }
@@ -220,7 +226,9 @@ impl<'a> Stage<'a> {
             .with_inputs(trees.chain(data).chain(control))
             .with_arg("below", below)
             .with_arg("packages", self.packages.len())
-            .with_arg("debconf", self.preseed.clone());
+            .with_arg("debconf", self.preseed.clone())
+            .with_arg("users", serde_json::json!(self.pinned.users))
+            .with_arg("groups", serde_json::json!(self.pinned.groups));
         derivation.outputs = vec!["out".to_owned(), "attribution".to_owned()];
         derivation.platform = Some(format!("linux/{}", self.architecture));
         derivation.sandbox = Some(SANDBOX_VERSION);
@@ -256,13 +264,7 @@ impl<'a> Stage<'a> {
         let mut first = first;
         let out = self.store.add_tree(&self.name(), self.compression, &mut first.spool)?;
         self.compare(&out, &first.attribution, second)?;
-        for (path, rule) in &first.removed {
-            let rule = table.rule(*rule);
-            if let Some(advice) = &rule.first_run {
-                let text = format!("/{path} is left out ({}); at first run: {advice}", rule.reason);
-                self.progress.event(Event::Note { text });
-            }
-        }
+        self.explain_removed(&first.removed, table);
         let mut spool = self.store.spool();
         let json =
             serde_json::to_vec(&first.attribution).expect("an attribution's maps have text keys");
@@ -273,6 +275,25 @@ impl<'a> Stage<'a> {
         self.store.put_realisation(&derivation, outputs)?;
         self.progress.event(Event::Done { name: "configure".into() });
         Ok(self.configured(id, out, first.attribution))
+    }
+
+    /// One note for each rule that matters to the operator.
+    fn explain_removed(&self, removed: &[(TreePath, usize)], table: &StateTable) {
+        let mut by_rule: BTreeMap<usize, Vec<&TreePath>> = BTreeMap::new();
+        for (path, rule) in removed {
+            by_rule.entry(*rule).or_default().push(path);
+        }
+        for (rule, paths) in by_rule {
+            let rule = table.rule(rule);
+            let Some(advice) = &rule.first_run else { continue };
+            let what = match paths.as_slice() {
+                [single] => format!("/{single} is"),
+                [first, ..] => format!("/{first} and {} more are", paths.len() - 1),
+                [] => continue,
+            };
+            let text = format!("{what} left out ({}); at first run: {advice}", rule.reason);
+            self.progress.event(Event::Note { text });
+        }
     }
 
     fn run_twice(&self, table: &StateTable) -> Result<[driver::Ran; 2], ConfigureError> {

@@ -1,7 +1,7 @@
 //! The table of state, secrets and leftovers that package configuration makes and no image keeps.
 
 use drystone_store::digest::FileHash;
-use drystone_store::tree::TreePath;
+use drystone_store::tree::{Entry, Kind};
 use serde::Deserialize;
 
 /// The table as it is shipped.
@@ -19,6 +19,12 @@ pub struct StateRule {
     /// What the operator must do at first run, if anything.
     #[serde(default)]
     pub first_run: Option<String>,
+    /// Only files and links go; directories stay, since programs expect them.
+    #[serde(default)]
+    pub keep_directories: bool,
+    /// The file stays, without its content.
+    #[serde(default)]
+    pub empty: bool,
 }
 
 #[derive(Deserialize)]
@@ -41,12 +47,13 @@ impl StateTable {
         Self { rules: table.remove.into_iter().chain(more).collect() }
     }
 
-    /// The number of the first rule that removes a path.
-    pub fn matches(&self, path: &TreePath) -> Option<usize> {
-        let parts: Vec<&str> = path.components().collect();
+    /// The number of the first rule that applies to an entry.
+    pub fn matches(&self, entry: &Entry) -> Option<usize> {
+        let parts: Vec<&str> = entry.path.components().collect();
         self.rules.iter().position(|rule| {
             let pattern: Vec<&str> = rule.path.split('/').collect();
             matches_path(&pattern, &parts)
+                && !(rule.keep_directories && entry.kind == Kind::Directory)
         })
     }
 
@@ -57,8 +64,12 @@ impl StateTable {
 
     /// The table's digest, for derivations.
     pub fn digest(&self) -> String {
-        let text: Vec<&str> = self.rules.iter().map(|rule| rule.path.as_str()).collect();
-        FileHash::of(text.join("\n").as_bytes()).to_string()
+        let text: String = self
+            .rules
+            .iter()
+            .map(|rule| format!("{} {} {}\n", rule.path, rule.keep_directories, rule.empty))
+            .collect();
+        FileHash::of(text.as_bytes()).to_string()
     }
 }
 
@@ -95,7 +106,10 @@ mod tests {
     fn the_shipped_table_is_valid_and_says_why() {
         let table = StateTable::with_rules([]);
         assert!(table.rules.iter().all(|rule| !rule.reason.is_empty()));
-        let hit = |path: &str| table.matches(&TreePath::new(path).unwrap()).is_some();
+        let path = |text: &str| drystone_store::tree::TreePath::new(text).unwrap();
+        let hit = |text: &str| table.matches(&Entry::file(path(text), 0o644, 1)).is_some();
+        assert!(table.matches(&Entry::directory(path("run/php"))).is_none());
+        assert!(hit("run/php/pid"));
         assert!(hit("etc/ssh/ssh_host_rsa_key.pub"));
         assert!(hit("var/lib/postgresql/15/main/base/1/112"));
         assert!(!hit("var/lib/postgresql"));

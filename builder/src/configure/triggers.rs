@@ -46,8 +46,9 @@ pub fn parse_directives(text: &str) -> Vec<Directive> {
 /// Who is interested in what, and what is pending.
 #[derive(Debug, Clone, Default)]
 pub struct Triggers {
-    /// Trigger -> interested packages (dpkg's names for them), in order of unpacking.
-    interests: BTreeMap<String, Vec<(String, bool)>>,
+    /// Trigger, interested package (dpkg's name for it) and whether it is awaited, in the order
+    /// of unpacking, which is the order of dpkg's files.
+    interests: Vec<(String, String, bool)>,
     /// Packages in the order of their first activation, with their triggers.
     pending: Vec<(String, Vec<String>)>,
 }
@@ -57,9 +58,8 @@ impl Triggers {
     pub fn add_interests(&mut self, name: &str, directives: &[Directive]) {
         for directive in directives {
             if let Directive::Interest { trigger, awaited } = directive {
-                let entries = self.interests.entry(trigger.clone()).or_default();
-                entries.retain(|(other, _)| other != name);
-                entries.push((name.to_owned(), *awaited));
+                self.interests.retain(|(known, other, _)| known != trigger || other != name);
+                self.interests.push((trigger.clone(), name.to_owned(), *awaited));
             }
         }
     }
@@ -69,10 +69,8 @@ impl Triggers {
         let interested: Vec<(String, String)> = self
             .interests
             .iter()
-            .filter(|(name, _)| *name == trigger || is_below(trigger, name))
-            .flat_map(|(name, packages)| {
-                packages.iter().map(move |(package, _)| (package.clone(), name.clone()))
-            })
+            .filter(|(name, _, _)| name == trigger || is_below(trigger, name))
+            .map(|(name, package, _)| (package.clone(), name.clone()))
             .filter(|(package, _)| ready(package))
             .collect();
         for (package, name) in interested {
@@ -92,7 +90,7 @@ impl Triggers {
 
     /// Whether any package is interested in paths.
     pub fn has_file_interests(&self) -> bool {
-        self.interests.keys().any(|name| name.starts_with('/'))
+        self.interests.iter().any(|(name, _, _)| name.starts_with('/'))
     }
 
     /// The next package whose triggers are to be processed, with their names.
@@ -108,16 +106,14 @@ impl Triggers {
             ("Lock".to_owned(), String::new()),
         ]);
         let mark = |awaited: bool| if awaited { "" } else { "/noawait" };
-        for (trigger, packages) in &self.interests {
-            for (package, awaited) in packages {
-                let mark = mark(*awaited);
-                if trigger.starts_with('/') {
-                    let text = files.entry("File".to_owned()).or_default();
-                    text.push_str(&format!("{trigger} {package}{mark}\n"));
-                } else {
-                    let text = files.entry(trigger.clone()).or_default();
-                    text.push_str(&format!("{package}{mark}\n"));
-                }
+        for (trigger, package, awaited) in &self.interests {
+            let mark = mark(*awaited);
+            if trigger.starts_with('/') {
+                let text = files.entry("File".to_owned()).or_default();
+                text.push_str(&format!("{trigger} {package}{mark}\n"));
+            } else {
+                let text = files.entry(trigger.clone()).or_default();
+                text.push_str(&format!("{package}{mark}\n"));
             }
         }
         files

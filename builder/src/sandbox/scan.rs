@@ -27,7 +27,9 @@ pub struct ScanEntry {
 ///   out, whether or not it was copied up;
 /// - what is gone is a deletion for each topmost path (an opaque directory is written out as such
 ///   deletions, and one without a lower counterpart needs none);
-/// - a file that had several names keeps them: all names carry a change made through one of them.
+/// - a file that had several names keeps them: all carry a change of mode, owner or attributes
+///   that was made through one of them. (In an overlay, content that was written in place through
+///   one of several names stays with that name: it looks like another file in its place.)
 #[derive(Debug)]
 pub struct Scan {
     connection: Connection,

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use drystone_builder::sandbox::{SandboxError, Storage};
+use drystone_builder::sandbox::{Command, SandboxError, Storage};
 use drystone_store::tree::{Entry, Kind};
 
 use crate::world::{self, checkout, path, session, shell, spool};
@@ -34,7 +34,6 @@ fn special_tree() -> drystone_store::tree::TreeSpool {
     spool.add_empty(link).unwrap();
     let mut again = Entry::file(path("srv/zzz"), 0o4755, 0);
     (again.uid, again.kind) = (65533, Kind::HardLink { target: path("srv/tool") });
-    again.xattrs.insert("security.capability".into(), CAPABILITY.to_vec());
     spool.add_empty(again).unwrap();
     spool
 }
@@ -51,12 +50,13 @@ fn keeps_metadata() {
 
     let request = world::request(&place, &[&tree, &world::world().base], None);
     let root = session.open_root(&request).unwrap();
-    let seen = shell(&root, "stat -c '%a %u:%g %Y %h' /srv /srv/tool /srv/link /srv/zzz /");
+    let seen = shell(&root, "stat -c '%a %u:%g %Y' /srv /srv/tool /srv/link /srv/zzz /");
     let lines: Vec<_> = seen.lines().collect();
-    assert_eq!(lines[0], "2775 33:44 315532800 1");
-    assert_eq!(lines[1], "4755 65533:0 315532800 2");
+    assert_eq!(lines[0], "2775 33:44 315532800");
+    assert_eq!(lines[1], "4755 65533:0 315532800");
     assert!(lines[2].starts_with("777 0:7 315532800"), "{}", lines[2]);
     assert_eq!(lines[3], lines[1]);
+    assert_eq!(shell(&root, "stat -c %h /srv/zzz"), "2\n");
     assert!(lines[4].starts_with("755 0:0"), "{}", lines[4]);
     root.close().unwrap();
 }
@@ -92,6 +92,9 @@ fn refuses_high_owner() {
 }
 
 fn deletions_hide() {
+    if world::storages() == [Storage::Copy] {
+        return;
+    }
     let (session, place) = (session(), world::fresh());
     let tree = place.join("tree");
     let mut spool = spool();
@@ -113,9 +116,8 @@ fn deletions_hide() {
 fn removes_deep_trees() {
     let (session, place) = (session(), world::fresh());
     let root = world::open(&session, &place);
-    // 3000 levels: longer than any path may be.
-    let script = "cd /etc; i=0; while [ $i -lt 3000 ]; do mkdir dddd; cd dddd; i=$((i+1)); done";
-    shell(&root, script);
+    // Longer than any path may be.
+    assert!(root.execute(&Command::new(["/probe", "deep"]), None).unwrap().success());
     root.close().unwrap();
     let error = session.scan(
         &place.join("upper"),

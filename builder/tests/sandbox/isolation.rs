@@ -153,14 +153,14 @@ fn proc() {
         shell(&root, "echo x > /proc/sys/kernel/hostname 2>/dev/null && echo yes || echo no");
     assert_eq!(refused, "no\n");
     assert_eq!(shell(&root, "cat /proc/keys /proc/kmsg /proc/timer_list 2>/dev/null; true"), "");
-    assert_eq!(shell(&root, "head -c 1 /proc/kcore"), "");
+    assert_eq!(shell(&root, "head -c 1 /proc/kcore 2>/dev/null || true"), "");
     assert_eq!(shell(&root, "mkdir /sys/x 2>/dev/null || echo no"), "no\n");
     root.close().unwrap();
 }
 
 fn attributes() {
     let mut seen = Vec::new();
-    for storage in [Storage::Overlay, Storage::Copy] {
+    for &storage in world::storages() {
         let (session, place) = (session(), world::fresh());
         let lower = [world::world().base.clone()];
         let root = session.open_root(&world::request(&place, &[&lower[0]], Some(storage))).unwrap();
@@ -176,7 +176,7 @@ fn attributes() {
         assert_eq!(capability[..6], [1, 0, 0, 2, 0, 4]);
         seen.push(entry);
     }
-    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen.first(), seen.last());
 }
 
 fn pid_base() {
@@ -204,7 +204,9 @@ fn preflight() {
     let checks = drystone_builder::sandbox::preflight(&world::fresh());
     for check in &checks {
         println!("{check:?}");
-        assert!(check.ok, "{check:?}");
+        let excused = check.name == "overlay" && world::storages() == [Storage::Copy];
+        assert!(check.ok || excused, "{check:?}");
+        assert_eq!(check.ok, check.mend.is_none());
     }
     assert_eq!(checks.len(), 6);
 }

@@ -2,6 +2,8 @@
 //!
 //! The harness is not the usual one, since `main` must offer itself as the sandbox's helper first.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod changes;
 mod checkout;
 mod isolation;

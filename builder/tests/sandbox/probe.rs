@@ -15,6 +15,7 @@ pub fn main_if_requested() {
         Some("forks") => forks(),
         Some("daemon") => daemon(),
         Some("xattr") => xattr(),
+        Some("deep") => deep(),
         other => panic!("no such probe: {other:?}"),
     }
     std::process::exit(0);
@@ -141,4 +142,13 @@ fn xattr() {
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr("/etc/dir/a", "security.capability", &CAPABILITY, flags).unwrap();
     rustix::fs::setxattr("/etc/dir/a", "user.kept", b"value", flags).unwrap();
+}
+
+/// Makes directories deeper than any path may be.
+fn deep() {
+    std::env::set_current_dir("/etc").unwrap();
+    for _ in 0..3000 {
+        std::fs::create_dir("dddd").unwrap();
+        std::env::set_current_dir("dddd").unwrap();
+    }
 }

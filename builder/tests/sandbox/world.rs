@@ -70,6 +70,20 @@ pub fn request(place: &Path, lower: &[&Path], storage: Option<Storage>) -> RootR
     request
 }
 
+/// The ways of keeping changes that work here: on a container's own overlay only copies do.
+pub fn storages() -> &'static [Storage] {
+    static OVERLAYS: OnceLock<bool> = OnceLock::new();
+    let overlays = *OVERLAYS.get_or_init(|| {
+        let session = session();
+        open(&session, &fresh()).storage() == Storage::Overlay
+    });
+    if overlays {
+        return &[Storage::Overlay, Storage::Copy];
+    }
+    println!("skipped for overlays: the temporary directory's file system refuses them");
+    &[Storage::Copy]
+}
+
 pub fn open(session: &Session, place: &Path) -> Root {
     session.open_root(&request(place, &[&world().base], None)).unwrap()
 }

@@ -123,6 +123,31 @@ impl TreeSpool {
         self.add(Entry::file(path, mode, bytes.len() as u64), &mut &*bytes)
     }
 
+    /// Changes owners: `map` gets every entry's uid and gid.
+    pub fn map_owners(&mut self, map: &dyn Fn(u32, u32) -> (u32, u32)) {
+        for (entry, _) in self.entries.values_mut() {
+            (entry.uid, entry.gid) = map(entry.uid, entry.gid);
+        }
+    }
+
+    /// The content of the file at `path`; `None` if no file stands there.
+    pub fn content(&mut self, path: &TreePath) -> Result<Option<Vec<u8>>, SpoolError> {
+        let Some((entry, offset)) = self.entries.get(path) else { return Ok(None) };
+        if !matches!(entry.kind, Kind::File { .. }) {
+            return Ok(None);
+        }
+        let (size, offset) = (entry.content_size(), *offset);
+        let mut bytes = Vec::new();
+        let mut read = || -> io::Result<()> {
+            self.contents.seek(SeekFrom::Start(offset))?;
+            (&mut self.contents).take(size).read_to_end(&mut bytes)?;
+            // What is added next goes to the end.
+            self.contents.seek(SeekFrom::Start(self.length)).map(drop)
+        };
+        read().map_err(|source| SpoolError::Io { path: path.clone(), source })?;
+        Ok(Some(bytes))
+    }
+
     fn insert(&mut self, entry: Entry, content: &mut dyn Read) -> Result<(), SpoolError> {
         let size = entry.content_size();
         let offset = self.length;

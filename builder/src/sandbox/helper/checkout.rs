@@ -11,10 +11,12 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 
+use rustix::io::Errno;
+
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
-use super::directory::DIRECTORY;
-use super::{descriptor_path, remove};
+use super::directory::{self, DIRECTORY};
+use super::{caller, descriptor_path, remove};
 
 /// Bytes read and written at once.
 const BUFFER: usize = 256 << 10;
@@ -28,7 +30,8 @@ pub(super) const TIMES: Timestamps = Timestamps {
 /// Lays out a tree in the new directory `destination`; on failure nothing stays.
 pub(super) fn checkout(tar: File, destination: &Path) -> Result<(), Failure> {
     // Modes beyond the owner's are set when a directory is complete.
-    rustix::fs::mkdir(destination, Mode::RWXU).at("create", destination)?;
+    caller::at_parent(destination, |parent, name| rustix::fs::mkdirat(parent, name, Mode::RWXU))
+        .at("create", destination)?;
     let result = lay_out(tar, destination);
     if result.is_err() {
         // The first error is the one to tell.
@@ -38,8 +41,7 @@ pub(super) fn checkout(tar: File, destination: &Path) -> Result<(), Failure> {
 }
 
 fn lay_out(tar: File, destination: &Path) -> Result<(), Failure> {
-    let root =
-        rustix::fs::openat(CWD, destination, DIRECTORY, Mode::empty()).at("open", destination)?;
+    let root = directory::open_absolute(destination)?;
     prepare_root(&root, destination)?;
     let mut reader = TreeReader::new(BufReader::with_capacity(BUFFER, tar));
     let mut layout = Layout { root, open: Vec::new(), buffer: vec![0; BUFFER] };
@@ -189,8 +191,16 @@ impl Layout {
         let deleted =
             entry.deleted_path().ok_or_else(|| Failure::tree(path, "a deletion without a name"))?;
         let kind = FileType::CharacterDevice;
-        rustix::fs::mknodat(parent, deleted.name(), kind, Mode::empty(), 0)
-            .at("make a whiteout at", deleted.as_str())
+        match rustix::fs::mknodat(parent, deleted.name(), kind, Mode::empty(), 0) {
+            // An overlay keeps this kind of file for itself.
+            Err(Errno::PERM) => {
+                let mend = "put DRYSTONE_STORE on ext4, xfs, btrfs or a tmpfs, not on a \
+                            container's own overlay (a volume, for example)";
+                let problem = format!("no deletion of {deleted} can be kept on the store's disk");
+                Err(Failure::host(problem, mend, Some(Errno::PERM.into())))
+            }
+            other => other.at("make a whiteout at", deleted.as_str()),
+        }
     }
 
     fn finish_last(&mut self) -> Result<(), Failure> {

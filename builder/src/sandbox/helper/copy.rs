@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -133,9 +133,4 @@ pub(super) fn keeps_user_xattrs(directory: &OwnedFd) -> bool {
 /// Whether a directory has no entries.
 pub(super) fn is_empty(directory: &OwnedFd) -> Result<bool, Failure> {
     Ok(super::directory::list(directory, ".")?.is_empty())
-}
-
-/// Opens an existing directory by its absolute path.
-pub(super) fn open_absolute(path: &std::path::Path) -> Result<OwnedFd, Failure> {
-    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).at("open", path)
 }

@@ -11,16 +11,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use drystone_store::tree::{Entry, Kind, TreePath};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, ResolveFlags, Stat};
 
 use super::super::error::{At, Failure};
 use super::super::messages::{ScanReply, WireEntry, tree_path};
 use super::super::request::{Storage, Unsupported};
 use super::super::wire::Connection;
-use super::directory::{self, DIRECTORY, FILE, join, relative};
+use super::directory::{self, FILE, join, relative};
 use super::links;
 use super::lowers::{Found, Lowers, Merged, is_opaque};
-use super::metadata::{Metadata, file_type, is_whiteout, xattr};
+use super::metadata::{Metadata, file_type, is_whiteout};
 use super::mounts::MOUNT_POINTS;
 
 /// The lower file at the same path.
@@ -38,7 +38,9 @@ pub(super) struct UpperFile {
     pub(super) metadata: Metadata,
     /// The target, for a symbolic link.
     pub(super) target: Option<String>,
-    /// Whether the overlay made it from a lower file (in an overlay only).
+    /// Whether an overlay made it by copying up the lower file, to change its metadata: then the
+    /// content and the time of modification are still the lower file's. (The kernel marks no copy
+    /// of a file with several names.)
     pub(super) copied_up: bool,
     /// The regular lower file at its path.
     pub(super) lower: Option<LowerFile>,
@@ -107,7 +109,7 @@ fn open_file(root: &OwnedFd, path: &str) -> Result<OwnedFd, Failure> {
 type Scanned = (ScanReply, OwnedFd, BTreeMap<usize, String>);
 
 fn scan(upper: &Path, lower: &[PathBuf], storage: Storage) -> Result<Scanned, Failure> {
-    let root = rustix::fs::openat(CWD, upper, DIRECTORY, Mode::empty()).at("open", upper)?;
+    let root = directory::open_absolute(upper)?;
     let scanner = Scanner { lowers: Lowers::open(lower)?, upper: root, storage };
     let mut findings = Findings::default();
     let merged = scanner.lowers.root();
@@ -216,32 +218,44 @@ impl Scanner {
         let metadata = Metadata::read(&self.upper, path, &stat)?;
         let symlink = file_type(&stat) == FileType::Symlink;
         let target = if symlink { Some(read_link(&self.upper, path)?) } else { None };
-        let copied_up = !symlink
-            && self.storage == Storage::Overlay
-            && xattr(&self.upper, path, "user.overlay.origin")?.is_some();
         let mut file = UpperFile {
             path: tree_path(path)?,
             stat,
             metadata,
             target,
-            copied_up,
+            copied_up: false,
             lower: None,
             equal: false,
         };
         if let Some(Found::Other { layer, stat }) = lower {
-            file.equal = self.equals_lower(&file, layer, &stat)?;
-            if file_type(&stat) == FileType::RegularFile {
-                file.lower = Some(LowerFile { layer, inode: stat.st_ino, names: stat.st_nlink });
-            }
+            self.compare(&mut file, layer, &stat)?;
         }
         Ok(file)
     }
 
-    fn equals_lower(&self, file: &UpperFile, layer: usize, stat: &Stat) -> Result<bool, Failure> {
+    fn compare(&self, file: &mut UpperFile, layer: usize, stat: &Stat) -> Result<(), Failure> {
+        let regular = file_type(stat) == FileType::RegularFile;
+        if regular {
+            file.lower = Some(LowerFile { layer, inode: stat.st_ino, names: stat.st_nlink });
+        }
+        let root = self.lowers.layer(layer);
+        let metadata = Metadata::read(root, file.path.as_str(), stat)? == file.metadata;
+        let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        let candidate = self.storage == Storage::Overlay
+            && regular
+            && stat.st_nlink > 1
+            && time(stat) == time(&file.stat);
+        if metadata || candidate {
+            let content = self.same_content(file, layer, stat)?;
+            file.equal = metadata && content;
+            file.copied_up = candidate && content;
+        }
+        Ok(())
+    }
+
+    fn same_content(&self, file: &UpperFile, layer: usize, stat: &Stat) -> Result<bool, Failure> {
         let (path, root) = (file.path.as_str(), self.lowers.layer(layer));
-        if file_type(stat) != file_type(&file.stat)
-            || Metadata::read(root, path, stat)? != file.metadata
-        {
+        if file_type(stat) != file_type(&file.stat) {
             return Ok(false);
         }
         if let Some(target) = &file.target {

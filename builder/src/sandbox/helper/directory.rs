@@ -1,10 +1,12 @@
 //! Reading directories by descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Dir, Mode, OFlags};
 
 use super::super::error::{At, Failure};
+use super::caller;
 
 /// Flags to open a directory that must not be a symbolic link.
 pub(super) const DIRECTORY: OFlags =
@@ -17,6 +19,12 @@ pub(super) const FILE: OFlags =
 /// Opens the directory `path` below `parent` (`.` for itself).
 pub(super) fn open(parent: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
     rustix::fs::openat(parent, path, DIRECTORY, Mode::empty()).at("open the directory", path)
+}
+
+/// Opens a directory by its absolute path.
+pub(super) fn open_absolute(path: &Path) -> Result<OwnedFd, Failure> {
+    let place = caller::find_directory(path, OFlags::NOFOLLOW).at("open", path)?;
+    caller::retry(|| rustix::fs::openat(&place, ".", DIRECTORY, Mode::empty())).at("open", path)
 }
 
 /// The names in a directory, in order of bytes. `place` is for messages.

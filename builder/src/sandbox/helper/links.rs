@@ -1,7 +1,9 @@
 //! Files with several names.
 //!
 //! An overlay copies a lower file up under one name only, so the others keep showing the old file.
-//! Here the names are put together again: a change made through one name is a change of the file.
+//! Here the names are put together again: a change of mode, owner or attributes made through one
+//! name is a change of the file. (A change of content made through one name cannot be told from
+//! another file that took its place, which is what scripts do; it stays with that name.)
 
 use std::collections::BTreeMap;
 
@@ -11,11 +13,10 @@ use rustix::io::Errno;
 
 use super::super::error::{At, Failure};
 use super::super::messages::tree_path;
-use super::super::request::Storage;
 use super::difference::{Emitted, LowerFile, Scanner, UpperFile, entry};
 use super::directory::join;
 use super::lowers::{Found, is_opaque};
-use super::metadata::{file_type, is_whiteout};
+use super::metadata::{Metadata, file_type, is_whiteout};
 
 /// The names that one upper inode has.
 type Group = Vec<UpperFile>;
@@ -34,7 +35,7 @@ pub(super) fn resolve(scanner: &Scanner, files: Vec<UpperFile>) -> Result<Vec<Em
     let mut clusters: BTreeMap<(usize, u64), Vec<Group>> = BTreeMap::new();
     for (_, mut group) in groups {
         group.sort_by(|left, right| left.path.cmp(&right.path));
-        match broken_link(scanner.storage, &group) {
+        match broken_link(&group) {
             Some(origin) => clusters.entry((origin.layer, origin.inode)).or_default().push(group),
             None if is_changed(&group) => emit(group, Vec::new(), &mut emitted),
             None => {}
@@ -70,11 +71,9 @@ pub(super) fn resolve(scanner: &Scanner, files: Vec<UpperFile>) -> Result<Vec<Em
 
 /// The lower file with several names that an upper file was copied up from. A file that carries
 /// names of two such files could be a copy of either; nothing is put together then.
-fn broken_link(storage: Storage, group: &Group) -> Option<LowerFile> {
-    if storage != Storage::Overlay || !group.iter().any(|file| file.copied_up) {
-        return None;
-    }
-    let mut origins = group.iter().filter_map(|file| file.lower).filter(|lower| lower.names > 1);
+fn broken_link(group: &Group) -> Option<LowerFile> {
+    let copies = group.iter().filter(|file| file.copied_up);
+    let mut origins = copies.filter_map(|file| file.lower);
     let first = origins.next()?;
     origins.all(|other| other == first).then_some(first)
 }
@@ -105,7 +104,9 @@ fn emit(group: Group, others: Vec<TreePath>, emitted: &mut Vec<Emitted>) {
     let Some(first) = names.next() else { return };
     for name in names {
         let kind = Kind::HardLink { target: first.clone() };
-        emitted.push((entry(name, metadata.clone(), kind), false, None));
+        // The canonical tar keeps a file's attributes at its first name only.
+        let metadata = Metadata { xattrs: BTreeMap::new(), ..metadata.clone() };
+        emitted.push((entry(name, metadata, kind), false, None));
     }
     emitted.push((entry(first, metadata, Kind::File { size }), false, Some(content)));
 }

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::super::error::{At, Failure};
-use super::directory::{self, DIRECTORY, join, relative};
+use super::directory::{self, join, relative};
 use super::metadata::{Metadata, file_type, is_whiteout, xattr};
 
 /// A directory of the merged tree: the layers that have a part in it, the topmost first.
@@ -36,10 +36,8 @@ pub(super) struct Lowers {
 
 impl Lowers {
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
-        let open = |path: &PathBuf| {
-            rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).at("open the tree", path)
-        };
-        let layers = paths.iter().map(open).collect::<Result<_, _>>()?;
+        let layers =
+            paths.iter().map(|path| directory::open_absolute(path)).collect::<Result<_, _>>()?;
         Ok(Self { layers, links: RefCell::default() })
     }
 

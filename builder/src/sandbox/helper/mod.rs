@@ -1,5 +1,6 @@
 //! The helper processes: see the diagram in [`super`].
 
+mod caller;
 mod checkout;
 mod confine;
 mod copy;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
@@ -14,25 +14,24 @@ use rustix::mount::{
 use super::super::error::{At, Failure};
 use super::super::messages::Opened;
 use super::super::request::{RootRequest, Storage};
-use super::copy::{copy_lowers, is_empty, keeps_user_xattrs, open_absolute};
+use super::copy::{copy_lowers, is_empty, keeps_user_xattrs};
+use super::directory::open_absolute;
 use super::lowers::Lowers;
 use super::mounts::MOUNT_POINTS;
-use super::{descriptor_path, remove};
+use super::{caller, descriptor_path, remove};
 
 /// The directories below a request's work directory.
 struct Work {
     /// The overlay's own work directory.
     overlay: OwnedFd,
     /// Where the root is mounted.
-    root: std::path::PathBuf,
+    root: OwnedFd,
     /// The lowest layer: mount points that the trees may lack.
     skeleton: OwnedFd,
 }
 
-/// Mounts the root of a request; returns where, and how changes are kept.
-pub(super) fn mount_root(
-    request: &RootRequest,
-) -> Result<(std::path::PathBuf, OwnedFd, Opened), Failure> {
+/// Mounts the root of a request; returns the root, the upper directory, and how changes are kept.
+pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Opened), Failure> {
     let upper = ensure_directory(&request.upper)?;
     let work = prepare_work(request)?;
     let mut refusal = None;
@@ -40,7 +39,7 @@ pub(super) fn mount_root(
         match mount_overlay(request, &upper, &work) {
             Ok(()) => {
                 let opened = Opened { storage: Storage::Overlay, refusal: None };
-                return Ok((work.root, upper, opened));
+                return Ok((open_mounted(request)?, upper, opened));
             }
             Err(Refused::Trees(failure)) => return Err(failure),
             Err(Refused::Overlay(problem)) if request.storage == Some(Storage::Overlay) => {
@@ -56,13 +55,19 @@ pub(super) fn mount_root(
         copy_lowers(&Lowers::open(&request.lower)?, &upper)?;
     }
     make_mount_points(&upper)?;
-    mount(descriptor_path(&upper), &work.root, "", MountFlags::BIND, None)
-        .at("mount", &work.root)?;
-    Ok((work.root, upper, Opened { storage: Storage::Copy, refusal }))
+    let place = descriptor_path(&work.root);
+    mount(descriptor_path(&upper), place, "", MountFlags::BIND, None).at("mount", &request.work)?;
+    Ok((open_mounted(request)?, upper, Opened { storage: Storage::Copy, refusal }))
+}
+
+/// Opens what is mounted, which the descriptor of the mount point does not show.
+fn open_mounted(request: &RootRequest) -> Result<OwnedFd, Failure> {
+    open_absolute(&request.work.join("root"))
 }
 
 fn ensure_directory(path: &Path) -> Result<OwnedFd, Failure> {
-    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+    let mode = Mode::from_raw_mode(0o755);
+    match caller::at_parent(path, |parent, name| rustix::fs::mkdirat(parent, name, mode)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).at("create", path),
     }
@@ -78,8 +83,7 @@ fn prepare_work(request: &RootRequest) -> Result<Work, Failure> {
     remove::remove(&request.work.join("overlay"))?;
     let skeleton = ensure_directory(&request.work.join("skeleton"))?;
     make_mount_points(&skeleton)?;
-    let root = request.work.join("root");
-    ensure_directory(&root)?;
+    let root = ensure_directory(&request.work.join("root"))?;
     Ok(Work { overlay: ensure_directory(&request.work.join("overlay"))?, root, skeleton })
 }
 
@@ -135,7 +139,7 @@ const OPTIONS: [(&str, &str); 3] =
     [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off")];
 
 impl Layers<'_> {
-    fn mount_by_calls(&self, target: &Path) -> Result<(), Errno> {
+    fn mount_by_calls(&self, target: &OwnedFd) -> Result<(), Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let context = context.as_fd();
         fsconfig_set_string(context, "source", "drystone")?;
@@ -152,12 +156,14 @@ impl Layers<'_> {
         fsconfig_create(context)?;
         let mounted =
             fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-        move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&mounted, "", target, "", flags)
     }
 
     /// For older kernels: `mount` takes 4 KiB of options, so layers are given as numbers, relative
     /// to the directory of this process's descriptors.
-    fn mount_by_options(&self, target: &Path) -> Result<(), Errno> {
+    fn mount_by_options(&self, target: &OwnedFd) -> Result<(), Errno> {
         let mut options = String::from("userxattr,volatile");
         for (name, value) in OPTIONS {
             let _ = write!(options, ",{name}={value}");
@@ -169,7 +175,13 @@ impl Layers<'_> {
         let _ = write!(options, ",upperdir={upper},workdir={work}");
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         rustix::process::chdir("/proc/self/fd")?;
-        let mounted = mount("drystone", target, "overlay", MountFlags::NODEV, options.as_c_str());
+        let mounted = mount(
+            "drystone",
+            descriptor_path(target),
+            "overlay",
+            MountFlags::NODEV,
+            options.as_c_str(),
+        );
         rustix::process::chdir("/")?;
         mounted
     }

@@ -3,31 +3,33 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode};
+use rustix::fs::{AtFlags, Dir, FileType, Mode};
 use rustix::io::Errno;
 
 use super::super::error::{At, Failure};
-use super::directory::DIRECTORY;
+use super::caller;
+use super::directory::{self, DIRECTORY};
 
 /// How deep the descent goes before a directory is moved up; bounds open descriptors and stack.
 const MAX_DEPTH: usize = 64;
 
 /// Deletes a file or a directory with all below it; nothing there is fine.
 pub(super) fn remove(path: &Path) -> Result<(), Failure> {
-    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+    match unlink(path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error).at("remove", path),
     }
-    let directory = match rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => other.at("open", path)?,
-    };
+    let directory = directory::open_absolute(path)?;
     remove_contents(&directory, &path.to_string_lossy())?;
-    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+    match unlink(path, AtFlags::REMOVEDIR) {
         Err(Errno::NOENT) => Ok(()),
         other => other.at("remove", path),
     }
+}
+
+fn unlink(path: &Path, flags: AtFlags) -> Result<(), Errno> {
+    caller::at_parent(path, |parent, name| rustix::fs::unlinkat(parent, name, flags))
 }
 
 /// Deletes all that is in a directory.

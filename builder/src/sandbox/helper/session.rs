@@ -6,15 +6,15 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
 use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
-use super::{checkout, difference, remove};
+use super::{caller, checkout, descriptor_path, difference, directory, remove};
 use crate::sandbox::preflight;
 
 /// Stack of a request's thread: scans descend as deep as trees do.
@@ -23,13 +23,13 @@ const STACK: usize = 16 << 20;
 /// Runs until the control connection closes.
 pub(super) fn main(control: Connection) -> i32 {
     let entered = enter_user_namespace();
-    if !answer(&control, entered, &[]) {
+    if !answer(&control, entered) {
         return 1;
     }
     if !matches!(control.receive::<()>(), Ok(Some(_))) {
         return 1;
     }
-    if !answer(&control, settle(), &[]) {
+    if !answer(&control, settle()) {
         return 1;
     }
     while let Ok(Some(frame)) = control.receive::<Service>() {
@@ -45,7 +45,7 @@ pub(super) fn main(control: Connection) -> i32 {
 }
 
 /// Sends a result; returns whether it was a success that arrived.
-fn answer(connection: &Connection, result: Result<(), Failure>, _: &[u8]) -> bool {
+fn answer(connection: &Connection, result: Result<(), Failure>) -> bool {
     let good = result.is_ok();
     connection.send(&result).is_ok() && good
 }
@@ -69,7 +69,6 @@ fn settle() -> Result<(), Failure> {
             Some(error.into()),
         )
     };
-    use rustix::process::{Gid, Uid};
     let (user, group) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(group, group, group)
         .map_err(|error| refused("changing the group", error))?;
@@ -131,27 +130,39 @@ fn serve_work(descriptor: OwnedFd) {
         },
         Work::Remove { path } => remove::remove(&path),
         Work::Rename { from, to, sync } => rename(&from, &to, sync),
-        Work::CreateDirectory { path } => {
-            rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).at("create", &path)
-        }
+        Work::CreateDirectory { path } => create_directory(&path),
         Work::Scratch { path, bytes } => scratch(&path, bytes),
     };
     let _ = connection.send(&result);
 }
 
+fn create_directory(path: &Path) -> Result<(), Failure> {
+    let mode = Mode::from_raw_mode(0o755);
+    caller::at_parent(path, |parent, name| rustix::fs::mkdirat(parent, name, mode))
+        .at("create", path)?;
+    let made = directory::open_absolute(path)?;
+    rustix::fs::fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT)).at("own", path)?;
+    rustix::fs::fchmod(&made, mode).at("set the mode of", path)
+}
+
 fn rename(from: &Path, to: &Path, sync: bool) -> Result<(), Failure> {
     if sync {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = rustix::fs::open(from, flags, Mode::empty()).at("open", from)?;
-        rustix::fs::syncfs(&directory).at("write to disk", from)?;
+        rustix::fs::syncfs(directory::open_absolute(from)?).at("write to disk", from)?;
     }
-    rustix::fs::renameat(CWD, from, CWD, to).at("rename", from)
+    caller::at_parent(from, |parent, name| {
+        caller::at_parent(to, |new_parent, new_name| {
+            rustix::fs::renameat(parent, name, new_parent, new_name)
+        })
+    })
+    .at("rename", from)
 }
 
 fn scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
     let options = format!("mode=0755,size={bytes}");
     let options = std::ffi::CString::new(options).map_err(|_| Failure::request("size"))?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID;
-    rustix::mount::mount("tmpfs", path, "tmpfs", flags, options.as_c_str())
+    let directory = directory::open_absolute(path)?;
+    let place = descriptor_path(&directory);
+    rustix::mount::mount("tmpfs", place, "tmpfs", flags, options.as_c_str())
         .at("mount a tmpfs on", path)
 }

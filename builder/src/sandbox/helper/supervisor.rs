@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
@@ -18,10 +17,12 @@ use super::{execute, files, filter, init, mounts, overlay};
 
 /// Serves one root until its connection closes.
 pub(super) fn main(caller: Connection) -> i32 {
-    // The session's thread that started this process lives as long as it does.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let session = rustix::process::getppid();
+    if !die_with(session) {
+        return 1;
+    }
     let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
-    match Supervisor::open(&frame.message) {
+    match Supervisor::open(&frame.message, session) {
         Ok((mut supervisor, opened)) => {
             if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
                 supervisor.serve(&caller);
@@ -39,15 +40,13 @@ pub(super) fn main(caller: Connection) -> i32 {
 pub(super) struct Supervisor {
     /// The root as seen from outside its namespaces.
     root: OwnedFd,
-    /// Where the root is mounted in this process's mount namespace.
-    mounted: std::path::PathBuf,
     pub(super) init: Connection,
     process: Pid,
     snapshot: Snapshot,
 }
 
 impl Supervisor {
-    fn open(request: &RootRequest) -> Result<(Self, Opened), Failure> {
+    fn open(request: &RootRequest, session: Option<Pid>) -> Result<(Self, Opened), Failure> {
         // SAFETY: this process has one thread and shares no descriptor table.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
@@ -55,16 +54,18 @@ impl Supervisor {
         rustix::mount::mount_change("/", private).at("make private", "/")?;
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (mounted, upper, opened) = overlay::mount_root(request)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, &mounted, flags, Mode::empty()).at("open", &mounted)?;
+        let (root, upper, opened) = overlay::mount_root(request)?;
+        // Looking at files as the caller took the wish back, as every change of ids does.
+        if !die_with(session) {
+            return Err(Failure::host("the session is gone", "", None));
+        }
         mounts::furnish(&root, &request.tmpfs)?;
         // Init inherits the working directory, and needs no way to it.
-        rustix::process::fchdir(&root).at("enter", &mounted)?;
+        rustix::process::fchdir(&root).at("enter", &request.work)?;
         let (init, process) = start_init(request, &filter)?;
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
-        Ok((Self { root, mounted, init, process, snapshot }, opened))
+        Ok((Self { root, init, process, snapshot }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -120,8 +121,15 @@ impl Supervisor {
     fn close(&self) {
         let _ = rustix::process::kill_process(self.process, Signal::KILL);
         let _ = rustix::process::waitpid(Some(self.process), WaitOptions::empty());
-        let _ = rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(super::descriptor_path(&self.root), UnmountFlags::DETACH);
     }
+}
+
+/// Asks the kernel to kill this process with its parent; `false` when that is already gone. The
+/// thread of the session that started this process waits for it, so it lives as long.
+fn die_with(parent: Option<Pid>) -> bool {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    rustix::process::getppid() == parent
 }
 
 /// Starts init in new namespaces and waits until it is ready.

@@ -7,7 +7,6 @@ pub mod deb;
 pub mod index;
 pub mod mirror;
 pub mod openpgp;
-pub mod order;
 pub mod relation;
 pub mod release;
 pub mod solve;

@@ -1,0 +1,380 @@
+//! What goes wrong around a build leaves a store that verifies and a next build that succeeds; what goes
+//! wrong inside one is told with its place, its mend and an exit code of its family.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::repository::{Deb, Repository};
+use common::{Project, World, can_run, expect_failure, is_long_run, skip, succeed};
+
+/// Scripts and no more than a few packages.
+const IMAGE: &str =
+    "name = \"fault\"\n[debian]\nsuite = \"bookworm\"\npackages = [\"nginx-light\"]\n";
+
+/// How many builds are killed.
+fn rounds() -> u32 {
+    let said = std::env::var("DRYSTONE_ROUNDS").ok().and_then(|text| text.parse().ok());
+    said.unwrap_or(if is_long_run() { 40 } else { 6 })
+}
+
+/// Numbers that are the same in every run: a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn a_killed_build_harms_nothing() {
+    let Some(world) = World::fresh() else { return };
+    let project = world.project("killed", IMAGE);
+    let start = Instant::now();
+    let expected = world.build(&project, &[]).digest;
+    let whole = start.elapsed();
+    world.verify();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut killed = 0;
+    for round in 0..rounds() {
+        // Every third round starts from nothing; the others go on from what the killed one left.
+        if round % 3 == 0 {
+            remove_store(&world);
+        }
+        let _ = fs::remove_file(project.folder.join("fault.tar"));
+        let wait = Duration::from_millis(random.below(whole.as_millis() as u64 + 1));
+        let mut build = world.drystone(&["build", "--locked"]);
+        build.arg(project.folder.join("image.toml"));
+        let mut build = build.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let id = build.id();
+        std::thread::sleep(wait);
+        build.kill().unwrap();
+        killed += u32::from(!build.wait().unwrap().success());
+        no_process_is_left(id, &world.store);
+        world.verify();
+        println!("round {round}: killed after {wait:?} of {whole:?}");
+    }
+    assert!(killed > 0, "no build was killed before its end");
+    assert_eq!(world.build(&project, &["--locked"]).digest, expected);
+    world.verify();
+}
+
+/// A sandbox dies with the build that started it.
+fn no_process_is_left(build: u32, store: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let store = store.display().to_string();
+    loop {
+        let left: Vec<String> = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_str().is_some_and(|name| name != "self"))
+            .filter_map(|entry| fs::read(entry.path().join("environ")).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .filter(|text| text.contains(&format!("DRYSTONE_STORE={store}\0")))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "processes of build {build} are left: {}", left.len());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn remove_store(world: &World) {
+    if world.store.exists() {
+        common::run("rm", &["-rf".as_ref(), world.store.as_os_str()]);
+    }
+}
+
+#[test]
+fn two_builds_of_one_image_at_once_agree() {
+    let Some(world) = World::fresh() else { return };
+    let projects = [world.project("a", IMAGE), world.project("b", IMAGE)];
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        let builds =
+            projects.each_ref().map(|project| scope.spawn(|| world.try_build(project, &[])));
+        builds.into_iter().map(|build| build.join().unwrap()).collect()
+    });
+    for output in &outputs {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(outputs[0].stdout, outputs[1].stdout);
+    world.verify();
+}
+
+/// A file system in a file, mounted until it is dropped.
+struct Mounted {
+    point: std::path::PathBuf,
+}
+
+impl Mounted {
+    fn new(world: &World, size: &str, options: &str) -> Option<Self> {
+        if !can_run(&["mkfs.ext4", "mount", "umount", "truncate"], true) {
+            return None;
+        }
+        let (file, point) = (world.path("disk"), world.path("mounted"));
+        fs::create_dir(&point).unwrap();
+        common::run("truncate", &["-s".as_ref(), size.as_ref(), file.as_os_str()]);
+        common::run("mkfs.ext4", &["-q".as_ref(), file.as_os_str()]);
+        let mounted = Command::new("mount")
+            .args(["-o", &format!("loop{options}")])
+            .arg(&file)
+            .arg(&point)
+            .output()
+            .unwrap();
+        if !mounted.status.success() {
+            skip(&format!("mount: {}", String::from_utf8_lossy(&mounted.stderr).trim()));
+            return None;
+        }
+        Some(Self { point })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.point).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_store_survives() {
+    let Some(mut world) = World::fresh() else { return };
+    let Some(disk) = Mounted::new(&world, "40M", "") else { return };
+    world.store = disk.point.join("store");
+    let project = world.project("full", IMAGE);
+    let said = world.fails(&project, 8, &["No space left on device"]);
+    assert!(said.contains("store gc"), "a hint is missing in:\n{said}");
+    assert!(!project.folder.join("fault.tar").exists());
+    world.verify();
+}
+
+#[test]
+fn a_read_only_store_is_told() {
+    let Some(mut world) = World::fresh() else { return };
+    let project = world.project("read-only", IMAGE);
+    // No file can be made in /proc, whoever asks.
+    world.store = "/proc/drystone".into();
+    world.fails(&project, 8, &["/proc/drystone"]);
+    let Some(disk) = Mounted::new(&world, "40M", "") else { return };
+    world.store = disk.point.join("store");
+    succeed(world.drystone(&["store", "verify"]).arg("--repair"));
+    let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.point).status();
+    assert!(remount.unwrap().success());
+    let said = world.fails(&project, 8, &[&disk.point.display().to_string()]);
+    assert!(said.to_lowercase().contains("read-only"), "{said}");
+}
+
+// Bad input: image.toml.
+
+#[test]
+fn bad_image_files_are_told_with_their_place() {
+    let Some(world) = World::shared() else { return };
+    let image = |text: &str| world.project("bad", text);
+    let debian = "[debian]\nsuite = \"bookworm\"\n";
+    let said = world.fails(
+        &image(&format!("name = \"x\"\n{debian}pakages = [\"jq\"]\n")),
+        2,
+        &["pakages", "packages", "image.toml:4"],
+    );
+    assert!(said.contains("image.toml:4"), "{said}");
+    world.fails(
+        &image(&format!("name = \"x\"\n{debian}packages = \"jq\"\n")),
+        2,
+        &["image.toml:4"],
+    );
+    world.fails(&image("name = \"x\"\n[files]\n\"/srv\" = \"missing/\"\n"), 2, &["missing"]);
+    world.fails(&image("schema = 99\nname = \"x\"\n"), 2, &["newer drystone"]);
+    world.fails(&image("name = \n"), 2, &["image.toml:1"]);
+    let nothing = Project { folder: world.path("nothing") };
+    world.fails(&nothing, 2, &["image.toml", "drystone init"]);
+    let output = world.drystone(&["build", "--no-such-flag"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn what_cannot_be_solved_is_explained() {
+    let Some(world) = World::shared() else { return };
+    let image = |packages: &str| {
+        let text = format!("name = \"x\"\n[debian]\nsuite = \"bookworm\"\npackages = {packages}\n");
+        world.project("unsolvable", &text)
+    };
+    world.fails(&image(r#"["ngnix-light"]"#), 5, &["ngnix-light", "nginx-light"]);
+    world.fails(&image(r#"[{ name = "jq", version = "99.*" }]"#), 5, &["jq", "99.*"]);
+    // Both provide the one mail transport agent.
+    world.fails(
+        &image(r#"["exim4-daemon-light", "exim4-daemon-heavy"]"#),
+        5,
+        &["exim4-daemon-light", "exim4-daemon-heavy"],
+    );
+}
+
+// Bad input: archives.
+
+/// A repository of one package, and a project that wants it.
+struct Hostile {
+    world: World,
+    repository: Repository,
+    project: Project,
+}
+
+impl Hostile {
+    fn new(deb: &Deb<'_>) -> Option<Self> {
+        let world = World::shared()?;
+        let repository = Repository::new(&world.path("repository"))?;
+        repository.add(deb);
+        repository.publish(&[]);
+        let project = world.project(
+            "hostile",
+            &format!(
+                "name = \"hostile\"\n[debian]\nsuite = \"bookworm\"\n\
+                 packages = [{{ name = \"{}\", from = \"local\" }}]\n{}",
+                deb.name,
+                repository.table(&repository.serve())
+            ),
+        );
+        Some(Self { world, repository, project })
+    }
+
+    /// The build must fail, and the store stay whole.
+    #[track_caller]
+    fn fails(&self, code: i32, said: &[&str]) -> String {
+        // Each archive is met for the first time: a pin of an earlier one would be refused first.
+        let _ = fs::remove_file(self.project.folder.join("image.lock"));
+        let said = self.world.fails(&self.project, code, said);
+        self.world.verify();
+        said
+    }
+}
+
+const PLAIN: Deb<'_> = Deb {
+    name: "plain",
+    version: "1",
+    fields: "",
+    files: &[("usr/share/plain/file", "content\n")],
+    control: &[],
+};
+
+#[test]
+fn a_package_that_changed_after_signing_is_refused() {
+    let Some(hostile) = Hostile::new(&Deb { name: "changed", ..PLAIN }) else { return };
+    let path = hostile.repository.path("changed", "1");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    hostile.fails(7, &["changed"]);
+    // Cut short: another size than the signed one.
+    fs::write(&path, &bytes[..middle]).unwrap();
+    hostile.fails(7, &["changed"]);
+    fs::remove_file(&path).unwrap();
+    hostile.fails(6, &["changed"]);
+}
+
+#[test]
+fn a_release_that_nobody_signed_is_refused() {
+    let Some(hostile) = Hostile::new(&Deb { name: "unsigned", ..PLAIN }) else { return };
+    let release = hostile.repository.file("dists/test/InRelease");
+    let text = fs::read_to_string(&release).unwrap();
+    fs::write(&release, text.replace("Label: ", "Label: not ")).unwrap();
+    hostile.fails(7, &["signature"]);
+}
+
+#[test]
+fn an_expired_release_is_refused() {
+    let Some(hostile) = Hostile::new(&Deb { name: "expired", ..PLAIN }) else { return };
+    hostile.repository.publish(&[("REPOSITORY_DATE", "60 days ago"), ("VALID_DAYS", "7")]);
+    hostile.fails(7, &["expired"]);
+}
+
+#[test]
+fn a_failing_script_is_shown_with_its_output() {
+    let deb = Deb {
+        name: "failing",
+        control: &[("postinst", "#!/bin/sh\necho this went wrong >&2\nexit 3\n")],
+        ..PLAIN
+    };
+    let Some(hostile) = Hostile::new(&deb) else { return };
+    hostile.fails(1, &["failing", "postinst", "this went wrong", "3"]);
+}
+
+#[test]
+fn a_script_that_makes_something_new_each_time_is_named() {
+    let deb = Deb {
+        name: "random",
+        control: &[("postinst", "#!/bin/sh\nhead -c 8 /dev/urandom >/etc/random-id\n")],
+        ..PLAIN
+    };
+    let Some(hostile) = Hostile::new(&deb) else { return };
+    hostile.fails(4, &["/etc/random-id", "remove-state"]);
+}
+
+#[test]
+fn a_private_key_that_a_script_makes_is_refused() {
+    let key = "#!/bin/sh\nmkdir -p /etc/thing\ncat >/etc/thing/key.pem <<EOF\n\
+               -----BEGIN PRIVATE KEY-----\n\
+               MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+               -----END PRIVATE KEY-----\nEOF\n";
+    let deb = Deb { name: "secretive", control: &[("postinst", key)], ..PLAIN };
+    let Some(hostile) = Hostile::new(&deb) else { return };
+    hostile.fails(1, &["etc/thing/key.pem", "secretive"]);
+}
+
+/// A .deb whose data is a tarball that dpkg-deb would never write.
+fn hostile_data(hostile: &Hostile, name: &str, tarball: &[u8]) {
+    let folder = hostile.world.path("ar");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    let deb = hostile.repository.path(name, "1");
+    let ar = |words: &[&str]| {
+        succeed(Command::new("ar").args(words).arg(&deb).current_dir(&folder));
+    };
+    ar(&["x"]);
+    fs::remove_file(folder.join("data.tar.gz")).unwrap();
+    fs::write(folder.join("data.tar"), tarball).unwrap();
+    fs::remove_file(&deb).unwrap();
+    let files = ["debian-binary", "control.tar.gz", "data.tar"];
+    succeed(Command::new("ar").arg("rcD").arg(&deb).args(files).current_dir(&folder));
+    hostile.repository.publish(&[]);
+}
+
+/// A tarball of one file under a name that the tar crate would not let us write.
+fn tarball_of(name: &str, size: u64, content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.write_all(content).unwrap();
+    bytes.resize(bytes.len().next_multiple_of(512) + 1024, 0);
+    bytes
+}
+
+#[test]
+fn hostile_packages_are_refused_by_name() {
+    if !can_run(&["ar"], false) {
+        return;
+    }
+    let Some(hostile) = Hostile::new(&Deb { name: "escape", ..PLAIN }) else { return };
+    hostile_data(&hostile, "escape", &tarball_of("./../../etc/passwd", 2, b"x\n"));
+    hostile.fails(1, &["escape", ".."]);
+    // A terabyte is announced and four bytes come.
+    hostile_data(&hostile, "escape", &tarball_of("./usr/huge", 1 << 32, b"huge"));
+    hostile.fails(1, &["escape"]);
+    let twice = [&tarball_of("./usr/x", 1, b"1")[..1024], &tarball_of("./usr/x", 1, b"2")].concat();
+    hostile_data(&hostile, "escape", &twice);
+    let output = hostile.world.try_build(&hostile.project, &[]);
+    if !output.status.success() {
+        expect_failure(&output, 1, &["usr/x"]);
+    }
+}
