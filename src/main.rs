@@ -1,3 +1,28 @@
-//! The `drystone` command.
+//! The command `drystone`: from what was typed to what is printed, and nothing in between.
+//!
+//! ```text
+//! arguments (as typed) -> wiring (settings, store, runtime) -> commands -> the crates below
+//!                                                                 |
+//!            progress, diagnostics: standard error                +-> answer: standard output
+//! ```
+//!
+//! Standard output carries the answer that a script reads and nothing else.
 
-fn main() {}
+mod answer;
+mod arguments;
+mod commands;
+mod diagnostics;
+mod explain;
+mod interrupt;
+mod locking;
+mod progress;
+mod quantity;
+mod terminal;
+mod unchanged;
+mod wiring;
+
+fn main() -> std::process::ExitCode {
+    // First of all: in a process that was started as the sandbox's helper this never returns.
+    drystone_builder::sandbox::helper_main_if_requested();
+    commands::run()
+}

@@ -1,0 +1,140 @@
+//! `build`, `lock`, `update`, `plan`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use drystone_builder::output::EngineKind;
+
+use super::{ImageFile, ImageOption};
+
+/// Where packages come from, and with how many hands.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sources")]
+pub struct ArchiveArguments {
+    /// The Debian archive's mirror
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// The security archive's mirror [default: the mirror's address and `-security`]
+    #[arg(long, value_name = "URL")]
+    pub security_mirror: Option<String>,
+    /// A keyring to trust beside the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Option<PathBuf>,
+    /// Use only what is already on this host
+    #[arg(long)]
+    pub offline: bool,
+    /// How many steps run at once [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<String>,
+}
+
+/// `drystone build`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BuildArguments {
+    #[command(flatten)]
+    pub image: ImageFile,
+    /// Write the image as a tarball [default: NAME.tar beside image.toml, unless it goes elsewhere]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What the image is called [default: name and tag of image.toml]
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub tag: Option<String>,
+    /// The platforms to build for, as `linux/amd64,linux/arm64` [default: those of image.toml]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// Load the image into a container engine
+    #[arg(long, value_name = "ENGINE")]
+    pub load: Vec<EngineArgument>,
+    /// Write the image into an OCI layout
+    #[arg(long, value_name = "DIR")]
+    pub oci_layout: Option<PathBuf>,
+    /// Push the image to a registry (not in this version)
+    #[arg(long, value_name = "REFERENCE")]
+    pub push: Vec<String>,
+    /// Fail if the lock would change
+    #[arg(long)]
+    pub locked: bool,
+    /// How layers are compressed: gzip or zstd [default: gzip]
+    #[arg(long, value_name = "KIND")]
+    pub compression: Option<String>,
+    /// Print one JSON object instead of the reference
+    #[arg(long)]
+    pub json: bool,
+    /// Write the JSON object to a file as well
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
+
+/// A container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArgument {
+    /// Docker
+    Docker,
+    /// Podman
+    Podman,
+}
+
+impl From<EngineArgument> for EngineKind {
+    fn from(argument: EngineArgument) -> Self {
+        match argument {
+            EngineArgument::Docker => Self::Docker,
+            EngineArgument::Podman => Self::Podman,
+        }
+    }
+}
+
+/// `drystone lock`.
+#[derive(Debug, Clone, Args)]
+pub struct LockArguments {
+    #[command(flatten)]
+    pub image: ImageFile,
+    /// Prove every pin against its signed Release, and change nothing
+    #[arg(long)]
+    pub verify: bool,
+    /// Fail if the lock would change
+    #[arg(long, conflicts_with = "verify")]
+    pub locked: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
+
+/// `drystone update`.
+#[derive(Debug, Clone, Args)]
+pub struct UpdateArguments {
+    /// The packages to move; all, if none is named
+    #[arg(value_name = "PACKAGE")]
+    pub packages: Vec<String>,
+    #[command(flatten)]
+    pub image: ImageOption,
+    /// Show what would move, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
+
+/// `drystone plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pub image: ImageFile,
+    /// The platforms to plan for [default: those of image.toml]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// How layers would be compressed: gzip or zstd [default: gzip]
+    #[arg(long, value_name = "KIND")]
+    pub compression: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}

@@ -1,0 +1,85 @@
+//! `why`, `tree`, `diff`, `derivation`, `log`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ImageFile, ImageOption};
+
+/// `drystone why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArguments {
+    /// A package's name, or a path in the image that starts with `/`
+    #[arg(value_name = "PACKAGE|PATH")]
+    pub subject: String,
+    #[command(flatten)]
+    pub image: ImageOption,
+    /// The platform to look at [default: the first of image.toml]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drystone tree`.
+#[derive(Debug, Clone, Args)]
+pub struct TreeArguments {
+    #[command(flatten)]
+    pub image: ImageFile,
+    /// Show what brings a package in, instead of what packages bring in
+    #[arg(long, value_name = "PACKAGE")]
+    pub invert: Option<String>,
+    /// How deep to go
+    #[arg(long, value_name = "N")]
+    pub depth: Option<usize>,
+    /// The platform to look at [default: the first of image.toml]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drystone diff`.
+#[derive(Debug, Clone, Args)]
+pub struct DiffArguments {
+    /// The old side: an image.lock, an image.toml, a tarball or an OCI layout
+    #[arg(value_name = "A")]
+    pub old: PathBuf,
+    /// The new side
+    #[arg(value_name = "B")]
+    pub new: PathBuf,
+    /// The platform to compare [default: the first that both sides have]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Which image of a shared lock or layout to compare: its name, in a layout NAME:TAG
+    #[arg(long, value_name = "NAME")]
+    pub image: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drystone derivation`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DerivationCommand {
+    /// Print a build step as JSON
+    Show(ShowArguments),
+}
+
+/// `drystone derivation show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArguments {
+    /// A derivation's id, or a store path or the start of one
+    #[arg(value_name = "ID|PATH")]
+    pub subject: String,
+}
+
+/// `drystone log`.
+#[derive(Debug, Clone, Args)]
+pub struct LogArguments {
+    /// A derivation's id, or a store path or the start of one
+    #[arg(value_name = "ID|PATH")]
+    pub subject: String,
+}

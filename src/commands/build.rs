@@ -1,0 +1,311 @@
+//! `build`: lock, import, configure, pack, write; or see that nothing changed.
+
+mod outputs;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use drystone_builder::build::{BuildError, BuildRequest, Builder, Built};
+use drystone_builder::lock::{Lock, PackageKey};
+use drystone_builder::output::{self, ImageName};
+use drystone_builder::progress::Progress;
+use drystone_builder::realise::Checkouts;
+use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
+use drystone_builder::settings::Settings;
+use drystone_builder::source::debian::deb;
+use drystone_builder::source::fetch::Downloader;
+use drystone_builder::source::files::Fingerprint;
+use drystone_builder::spec::{Compression, Image, Platform};
+use drystone_store::layer;
+use drystone_store::store::{Root, Store, root_name};
+use tokio::runtime::Runtime;
+
+use crate::answer;
+use crate::arguments::BuildArguments;
+use crate::diagnostics::Failure;
+use crate::interrupt::{self, Interrupted};
+use crate::locking::{self, Locking};
+use crate::unchanged::{Answer, Question, surroundings};
+use crate::wiring::{
+    Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
+};
+use outputs::Targets;
+
+/// The quick way: `Some` when the same build was asked for before and nothing changed since.
+///
+/// Runs before any thread is started, so it must touch nothing but a few files.
+pub fn unchanged(wiring: &Wiring, arguments: &BuildArguments) -> Option<Result<(), Failure>> {
+    let question = question(arguments)?;
+    let settings = wiring.settings(&flags(wiring, arguments), None).ok()?;
+    let answer = question.answer(&settings.store.value)?;
+    Some(tell(wiring, arguments, &answer))
+}
+
+fn tell(wiring: &Wiring, arguments: &BuildArguments, answer: &Answer) -> Result<(), Failure> {
+    for warning in &answer.warnings {
+        wiring.display.warn(warning);
+    }
+    wiring.display.finish();
+    let mut report = answer.report.clone();
+    report["unchanged"] = true.into();
+    say(arguments, &answer.reference, &report)
+}
+
+fn say(
+    arguments: &BuildArguments,
+    reference: &str,
+    report: &serde_json::Value,
+) -> Result<(), Failure> {
+    match arguments.json {
+        true => answer::line(&report.to_string()),
+        false => answer::line(reference),
+    }
+}
+
+/// What decides this build's result; `None` where files alone cannot tell whether it is done.
+fn question(arguments: &BuildArguments) -> Option<Question> {
+    let elsewhere = !arguments.load.is_empty()
+        || arguments.oci_layout.is_some()
+        || arguments.metadata_file.is_some()
+        || !arguments.push.is_empty();
+    if elsewhere {
+        return None;
+    }
+    Some(Question {
+        image: absolute(&image_path(&arguments.image.path())).ok()?,
+        folder: std::env::current_dir().ok()?,
+        output: arguments.output.as_deref().map(absolute).transpose().ok()?,
+        tag: arguments.tag.clone(),
+        platforms: arguments.platform.clone(),
+        compression: arguments.compression.clone(),
+        variables: Question::variables(),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::settings::Flags {
+    let mut flags = wiring.archive_flags(&arguments.archive);
+    flags.compression.clone_from(&arguments.compression);
+    flags
+}
+
+/// Builds.
+pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
+    if !arguments.push.is_empty() {
+        return Err(Failure::usage("`--push` is not in this version")
+            .hint("write an OCI layout with `--oci-layout DIR` and push it with another tool"));
+    }
+    // Stamps come before what they are about is read: see `unchanged`.
+    let mut inputs = surroundings();
+    let path = image_path(&arguments.image.path());
+    let _ = inputs.record(&absolute(&path)?);
+    let image = read_buildable(&path)?;
+    let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
+    bound_threads(&settings);
+    let targets = Targets::new(arguments, &image)?;
+    let mut warnings = Vec::new();
+    if let Some(epoch) = &settings.source_date_epoch {
+        let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
+        wiring.display.warn(&text);
+        warnings.push(text);
+    }
+    let work = Work {
+        wiring,
+        settings: &settings,
+        image: &image,
+        platforms: platforms(&arguments.platform, &image)?,
+        store: Arc::new(wiring.store(&settings)?),
+        runtime: runtime()?,
+        locking: Locking {
+            settings: &settings,
+            offline: arguments.archive.offline,
+            locked: arguments.locked,
+            display: &wiring.display,
+        },
+    };
+    work.run(arguments, &targets, inputs, warnings)
+}
+
+/// A build under way.
+struct Work<'a> {
+    wiring: &'a Wiring,
+    settings: &'a Settings,
+    image: &'a Image,
+    platforms: Vec<Platform>,
+    store: Arc<Store>,
+    runtime: Runtime,
+    locking: Locking<'a>,
+}
+
+impl Work<'_> {
+    fn run(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        inputs: Fingerprint,
+        warnings: Vec<String>,
+    ) -> Result<(), Failure> {
+        let before = Lock::read(&self.image.lock_path)?;
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let built = self.build(&lock)?;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        let lock_changed = recorded || before.unwrap_or_default() != lock;
+        self.keep(&built, targets.archive.as_deref())?;
+        let output = output::Output {
+            set: &built.set,
+            name: &targets.name,
+            blob_path: &|digest| self.store.blob_path(digest),
+        };
+        let written = targets.write(&output, &self.wiring.display)?;
+        let reference = format!("{}@{}", targets.name, built.set.digest());
+        if built.ignored_files > 0 {
+            let count = crate::quantity::counted(built.ignored_files as u64, "git-ignored file");
+            self.wiring.display.note(format!("{count} left out of [files]"));
+        }
+        let report = answer::versioned(
+            &report::Report {
+                reference: &reference,
+                name: &targets.name,
+                image: self.image,
+                built: &built,
+                written: &written,
+                lock_changed,
+                warnings: &warnings,
+            }
+            .to_json(),
+        );
+        if let Some(path) = &arguments.metadata_file {
+            std::fs::write(path, format!("{report}\n"))
+                .map_err(|error| Failure::path("write", path, error))?;
+        }
+        self.remember(
+            arguments,
+            targets,
+            inputs,
+            &built,
+            Answer { reference: reference.clone(), report: report.clone(), warnings },
+        );
+        self.wiring.display.finish();
+        say(arguments, &reference, &report)
+    }
+
+    fn build(&self, lock: &Lock) -> Result<Built, Failure> {
+        let checkouts = Checkouts::new(&self.store);
+        let downloads = downloader(self.settings);
+        let sources = locking::sources(self.settings, self.image);
+        let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
+        let builder = Builder {
+            store: &self.store,
+            checkouts: &checkouts,
+            progress: &self.wiring.display,
+            import: &import,
+        };
+        let request = BuildRequest {
+            image: self.image,
+            lock,
+            platforms: &self.platforms,
+            compression: compression(self.settings.compression.value),
+            created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
+        };
+        Ok(builder.build(&request)?)
+    }
+
+    fn import(
+        &self,
+        lock: &Lock,
+        keys: &[PackageKey],
+        downloader: &Downloader,
+        sources: &Sources,
+    ) -> Result<std::collections::BTreeMap<PackageKey, deb::ImportedDeb>, BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let progress: &dyn Progress = &self.wiring.display;
+        let imports = Imports {
+            store: &self.store,
+            downloader,
+            sources,
+            compression: layer::Compression::Store1,
+            jobs: self.settings.jobs.value,
+            offline: self.locking.offline,
+            progress,
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                imported = import_packages(imports, lock, keys) => {
+                    imported.map_err(BuildError::Import)
+                }
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
+    /// Keeps from garbage collection what the image stands on, and what `why` reads.
+    fn keep(&self, built: &Built, archive: Option<&std::path::Path>) -> Result<(), Failure> {
+        let image = absolute(&self.image.path)?;
+        for platform in &built.platforms {
+            let imports = platform.imported.values();
+            let trees = imports
+                .flat_map(|deb| [&deb.data, &deb.control])
+                .chain(&platform.outputs)
+                .map(|output| *output.path.hash());
+            let mut trees: Vec<_> = trees.collect();
+            trees.sort();
+            trees.dedup();
+            let root = Root {
+                image: Some(image.clone()),
+                platform: platform.platform.to_string(),
+                derivations: platform.derivations.clone(),
+                trees,
+                blobs: Vec::new(),
+                output: archive.map(absolute).transpose()?,
+            };
+            self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;
+        }
+        Ok(())
+    }
+
+    fn remember(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        inputs: Fingerprint,
+        built: &Built,
+        answer: Answer,
+    ) {
+        let (Some(question), Some(archive)) = (question(arguments), &targets.archive) else {
+            return;
+        };
+        let mut written: Vec<PathBuf> = vec![archive.clone()];
+        if self.image.lock_path.exists() {
+            written.push(self.image.lock_path.clone());
+        }
+        question.remember(&self.store, [inputs, built.fingerprint.clone()], &written, answer);
+    }
+}
+
+/// The import that a signal stopped; the command will say that it was interrupted.
+fn interrupted(error: Interrupted) -> BuildError {
+    BuildError::Import(ImportError::Worker(std::io::Error::other(error)))
+}
+
+/// The compression that a setting names, in its frozen form.
+pub const fn compression(setting: Compression) -> layer::Compression {
+    match setting {
+        Compression::Gzip => layer::Compression::Gzip1,
+        Compression::Zstd => layer::Compression::Zstd1,
+    }
+}
+
+/// What the image is called: as typed, else as image.toml says.
+pub fn name(typed: Option<&str>, image: &Image) -> Result<ImageName, Failure> {
+    let tag = image.tag.as_str();
+    Ok(match typed {
+        None => ImageName::new(image.name.as_str(), tag)?,
+        // A colon before a slash belongs to a host's port.
+        Some(text) if text.rsplit('/').next().is_some_and(|last| last.contains(':')) => {
+            text.parse()?
+        }
+        Some(text) => ImageName::new(text, tag)?,
+    })
+}

@@ -1,0 +1,314 @@
+//! Which family an error belongs to, and what would mend it.
+
+use std::error::Error;
+use std::io;
+
+use drystone_builder::build::BuildError;
+use drystone_builder::configure::ConfigureError;
+use drystone_builder::lock::LockError;
+use drystone_builder::output::OutputError;
+use drystone_builder::realise::CheckoutError;
+use drystone_builder::resolve::{ImportError, ResolveError};
+use drystone_builder::sandbox::SandboxError;
+use drystone_builder::source::debian::archive::ArchiveError;
+use drystone_builder::source::debian::mirror::MirrorError;
+use drystone_builder::source::debian::openpgp::SignatureError;
+use drystone_builder::source::fetch::FetchError;
+use drystone_builder::source::files::FilesError;
+use drystone_store::store::StoreError;
+
+use super::Family;
+
+/// What an error means for the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opinion {
+    pub(super) family: Family,
+    pub(super) hint: Option<String>,
+}
+
+impl Opinion {
+    const fn of(family: Family) -> Self {
+        Self { family, hint: None }
+    }
+
+    fn with(family: Family, hint: &str) -> Self {
+        Self { family, hint: Some(hint.to_owned()) }
+    }
+}
+
+const VERIFY: &str = "run `drystone store verify --repair`, then build again";
+const TRUST: &str = "somebody may be tampering with the mirror; if the archive has a new key, name it with `keyring`";
+const NETWORK: &str =
+    "check the network, or name another mirror with `--mirror`; `--offline` uses what is here";
+
+/// The opinion of the outermost error of the chain that has one; else the build failed.
+pub(super) fn classify(error: &(dyn Error + 'static)) -> Opinion {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(opinion) = opinion(error) {
+            return opinion;
+        }
+        next = error.source();
+    }
+    Opinion::of(Family::Failed)
+}
+
+fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
+    if let Some(error) = error.downcast_ref::<BuildError>() {
+        return build(error);
+    }
+    if let Some(error) = error.downcast_ref::<ConfigureError>() {
+        return configure(error);
+    }
+    if let Some(error) = error.downcast_ref::<ResolveError>() {
+        return Some(coded(error.exit_code(), error.hint()));
+    }
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return match error {
+            ImportError::Store(error) => store(error),
+            _ => Some(coded(error.exit_code(), error.hint())),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<FetchError>() {
+        return fetch(error);
+    }
+    if let Some(error) = error.downcast_ref::<ArchiveError>() {
+        return archive(error);
+    }
+    if error.is::<SignatureError>() {
+        return Some(Opinion::with(Family::Integrity, TRUST));
+    }
+    if error.is::<MirrorError>() {
+        return Some(Opinion::of(Family::Network));
+    }
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return store(error);
+    }
+    if let Some(error) = error.downcast_ref::<OutputError>() {
+        return output(error);
+    }
+    if let Some(error) = error.downcast_ref::<SandboxError>() {
+        return sandbox(error);
+    }
+    if let Some(error) = error.downcast_ref::<CheckoutError>() {
+        return checkout(error);
+    }
+    if let Some(error) = error.downcast_ref::<LockError>() {
+        return match error {
+            LockError::Io { .. } => None,
+            LockError::Text(_) | LockError::Conflict { .. } => Some(Opinion::of(Family::Usage)),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<FilesError>() {
+        return files(error);
+    }
+    error.downcast_ref::<io::Error>().and_then(system)
+}
+
+/// A transparent error hides its kind from the chain, so each is taken apart here.
+fn build(error: &BuildError) -> Option<Opinion> {
+    match error {
+        BuildError::Import(error) => opinion(error),
+        BuildError::Configure(error) => configure(error),
+        BuildError::Files(error) => files(error),
+        BuildError::Output(error) => output(error),
+        BuildError::Sandbox(error) => sandbox(error),
+        BuildError::Checkout(error) => checkout(error),
+        BuildError::Store(error) => store(error),
+        BuildError::Image(_) | BuildError::Accounts(_) | BuildError::UnknownAccount { .. } => {
+            Some(Opinion::of(Family::Usage))
+        }
+        BuildError::NotLocked { .. } => {
+            Some(Opinion::with(Family::LockOutOfDate, "run `drystone lock`"))
+        }
+        BuildError::FinishNotReproducible { .. } => Some(Opinion::with(
+            Family::NotReproducible,
+            "let the script remove these files, or make them without the time and random numbers",
+        )),
+        BuildError::Foreign { .. } => Some(Opinion::with(
+            Family::Host,
+            "build on a host of that architecture, or register user-mode emulation (qemu-user-static)",
+        )),
+        BuildError::PrivateKey { .. } => Some(Opinion::with(
+            Family::Failed,
+            "keep keys out of images: mount them when the container runs",
+        )),
+        _ => None,
+    }
+}
+
+fn configure(error: &ConfigureError) -> Option<Opinion> {
+    match error {
+        ConfigureError::Sandbox(error) => sandbox(error),
+        ConfigureError::Checkout(error) => checkout(error),
+        ConfigureError::Store(error) => store(error),
+        ConfigureError::NotReproducible { .. } => Some(Opinion::with(
+            Family::NotReproducible,
+            "if these files are state that must not enter an image, name them in \
+             [[debian.remove-state]]",
+        )),
+        ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
+        _ => None,
+    }
+}
+
+fn checkout(error: &CheckoutError) -> Option<Opinion> {
+    match error {
+        CheckoutError::Sandbox(error) => sandbox(error),
+        CheckoutError::Store(error) => store(error),
+        CheckoutError::Io { source, .. } => system(source),
+    }
+}
+
+/// The family that a library's own exit code means.
+fn coded(code: u8, hint: Option<String>) -> Opinion {
+    let families = [
+        Family::Usage,
+        Family::LockOutOfDate,
+        Family::NotReproducible,
+        Family::Unsolvable,
+        Family::Network,
+        Family::Integrity,
+        Family::Host,
+    ];
+    let family = families.into_iter().find(|family| family.code() == code);
+    let family = family.unwrap_or(Family::Failed);
+    let general = (family == Family::Network).then(|| NETWORK.to_owned());
+    Opinion { family, hint: hint.or(general) }
+}
+
+/// What the kernel refuses whoever asks is the host's fault; all else is for others to judge.
+fn system(error: &io::Error) -> Option<Opinion> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Opinion::with(
+            Family::Host,
+            "free some space, for example with `drystone store gc`",
+        )),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some(Opinion::with(Family::Host, "choose a folder that can be written to"))
+        }
+        io::ErrorKind::PermissionDenied => Some(Opinion::of(Family::Host)),
+        _ => None,
+    }
+}
+
+fn fetch(error: &FetchError) -> Option<Opinion> {
+    match error {
+        _ if error.is_verification_failure() => Some(Opinion::with(
+            Family::Integrity,
+            "the mirror serves something else than is pinned: try another one with `--mirror`",
+        )),
+        FetchError::File { source, .. } => system(source),
+        _ => Some(Opinion::with(Family::Network, NETWORK)),
+    }
+}
+
+fn archive(error: &ArchiveError) -> Option<Opinion> {
+    match error {
+        ArchiveError::Fetch { source, .. } => fetch(source),
+        ArchiveError::NoRelease { .. } => Some(Opinion::with(
+            Family::Network,
+            "check the suite's name; the mirror may not carry it",
+        )),
+        ArchiveError::NoIndex { .. } => Some(Opinion::with(
+            Family::Network,
+            "check `components` and `platforms`: the archive does not carry this combination",
+        )),
+        ArchiveError::Signature { .. } => Some(Opinion::with(Family::Integrity, TRUST)),
+        ArchiveError::Decompress { .. }
+        | ArchiveError::TooLarge { .. }
+        | ArchiveError::Content { .. } => Some(Opinion::with(Family::Integrity, TRUST)),
+    }
+}
+
+fn store(error: &StoreError) -> Option<Opinion> {
+    match error {
+        StoreError::Io { source, .. } => system(source),
+        StoreError::Newer { .. } => Some(Opinion::with(
+            Family::Host,
+            "use a newer drystone, or another store with `--store`",
+        )),
+        StoreError::Corrupt { .. }
+        | StoreError::NoBlob(_)
+        | StoreError::Mismatch { .. }
+        | StoreError::Read { .. }
+        | StoreError::Listing { .. } => Some(Opinion::with(Family::Integrity, VERIFY)),
+        StoreError::InUse { .. } => {
+            Some(Opinion::with(Family::Failed, "wait until the builds that use it have ended"))
+        }
+        StoreError::NoSuchPath { .. } => {
+            Some(Opinion::with(Family::Usage, "`drystone store ls` lists what there is"))
+        }
+        StoreError::Ambiguous { .. } => {
+            Some(Opinion::with(Family::Usage, "type more of the store path"))
+        }
+        StoreError::Root { .. } => {
+            Some(Opinion::with(Family::Failed, "run `drystone store verify`"))
+        }
+        _ => None,
+    }
+}
+
+fn output(error: &OutputError) -> Option<Opinion> {
+    let family = match error {
+        OutputError::Io { source, .. } | OutputError::Stream { source } => {
+            system(source).map_or(Family::Failed, |opinion| opinion.family)
+        }
+        OutputError::BlobSize { .. } => Family::Integrity,
+        OutputError::Name { .. } | OutputError::NotALayout { .. } => Family::Usage,
+        OutputError::EngineMissing { .. } => Family::Host,
+        _ => Family::Failed,
+    };
+    let own = error.hint().map(str::to_owned);
+    let system = match error {
+        OutputError::Io { source, .. } | OutputError::Stream { source } => system(source),
+        _ => None,
+    };
+    Some(Opinion { family, hint: own.or_else(|| system.and_then(|opinion| opinion.hint)) })
+}
+
+fn sandbox(error: &SandboxError) -> Option<Opinion> {
+    let family = if error.is_host() { Family::Host } else { Family::Failed };
+    let mend = error.mend().map(str::to_owned);
+    let doctor = || "run `drystone doctor`".to_owned();
+    Some(Opinion { family, hint: mend.or_else(|| error.is_host().then(doctor)) })
+}
+
+/// A path that image.toml names: missing or of the wrong kind is the file's fault, what the kernel
+/// refuses is the host's.
+fn files(error: &FilesError) -> Option<Opinion> {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.and_then(system).or(Some(Opinion::of(Family::Usage)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot build")]
+    struct Outer(#[source] StoreError);
+
+    #[test]
+    fn the_first_error_with_an_opinion_decides() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = StoreError::Io { action: "write", path: "/s".into(), source: full };
+        assert_eq!(classify(&Outer(error)).family, Family::Host);
+        let damaged = StoreError::Corrupt { what: "x".into() };
+        let opinion = classify(&Outer(damaged));
+        assert_eq!(opinion.family, Family::Integrity);
+        assert!(opinion.hint.is_some_and(|hint| hint.contains("store verify")));
+        let other = io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(classify(&other), Opinion::of(Family::Failed));
+    }
+
+    #[test]
+    fn wrong_bytes_are_told_from_no_bytes() {
+        let gone = FetchError::NotFound { url: "http://127.0.0.1/x".into() };
+        assert_eq!(classify(&gone).family, Family::Network);
+        let size = FetchError::SizeMismatch { url: "u".into(), expected: 1, actual: 2 };
+        assert_eq!(classify(&size).family, Family::Integrity);
+        let wrapped = ArchiveError::Fetch { what: "InRelease".into(), source: size };
+        assert_eq!(classify(&wrapped).family, Family::Integrity);
+    }
+}

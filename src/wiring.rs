@@ -1,0 +1,216 @@
+//! From what was typed to what works: settings, the store, downloads, the runtime.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use drystone_builder::settings::{ConfigFiles, Flags, Host, Settings};
+use drystone_builder::source::fetch::{self, Credentials, Downloader};
+use drystone_builder::spec::{Image, Platform};
+use drystone_store::store::Store;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::{ArchiveArguments, GlobalArguments};
+use crate::diagnostics::{Failure, Family};
+use crate::interrupt;
+use crate::progress::Display;
+
+/// The folder of apt's configuration, which knows mirrors and credentials.
+pub const APT: &str = "/etc/apt";
+
+/// What every command works with.
+pub struct Wiring {
+    global: GlobalArguments,
+    /// Where progress and messages go.
+    pub display: Display,
+}
+
+impl Wiring {
+    /// Wires up nothing yet: what a command does not ask for is not made.
+    pub const fn new(global: GlobalArguments, display: Display) -> Self {
+        Self { global, display }
+    }
+
+    /// The settings as typed in flags that every command has.
+    pub fn flags(&self) -> Flags {
+        let log = match self.global.verbose {
+            0 => self.global.log.clone(),
+            1 => Some("drystone=info,drystone_store=info,drystone_builder=info".to_owned()),
+            2 => Some("drystone=debug,drystone_store=debug,drystone_builder=debug".to_owned()),
+            _ => Some("trace".to_owned()),
+        };
+        Flags { store: self.global.store.clone(), log, ..Flags::default() }
+    }
+
+    /// The settings as typed in flags, those about the archive included.
+    pub fn archive_flags(&self, arguments: &ArchiveArguments) -> Flags {
+        Flags {
+            mirror: arguments.mirror.clone(),
+            security_mirror: arguments.security_mirror.clone(),
+            keyring: arguments.keyring.clone(),
+            jobs: arguments.jobs.clone(),
+            ..self.flags()
+        }
+    }
+
+    /// The settings as they hold; starts the log.
+    pub fn settings(&self, flags: &Flags, image: Option<&Image>) -> Result<Settings, Failure> {
+        let files = ConfigFiles::read(&environment)?;
+        let settings = Settings::resolve(flags, &environment, &files, image, host())?;
+        self.start_log(&settings)?;
+        Ok(settings)
+    }
+
+    /// Opens the store, and makes it where there is none.
+    pub fn store(&self, settings: &Settings) -> Result<Store, Failure> {
+        let store = Store::open(&settings.store.value).map_err(|error| {
+            Failure::from(error).hint(format!(
+                "the store is {} ({}); choose another folder with `--store` or DRYSTONE_STORE",
+                settings.store.value.display(),
+                settings.store.origin,
+            ))
+        })?;
+        interrupt::remove_at_exit(store.temporary_directory().to_owned());
+        Ok(store)
+    }
+
+    /// Opens a store that must be there: looking must not make one.
+    pub fn existing_store(&self, settings: &Settings) -> Result<Store, Failure> {
+        if !has_store(settings) {
+            let message = format!("there is no store in {}", settings.store.value.display());
+            return Err(Failure::usage(message)
+                .hint("`drystone build` makes it; `--store` or DRYSTONE_STORE name another one"));
+        }
+        self.store(settings)
+    }
+
+    fn start_log(&self, settings: &Settings) -> Result<(), Failure> {
+        let log = &settings.log;
+        let filter = EnvFilter::try_new(&log.value).map_err(|error| {
+            Failure::usage(format!("{}: {:?} is no filter: {error}", log.origin, log.value))
+                .hint("for example `info`, or `drystone_builder=debug`")
+        })?;
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(self.display.clone())
+            .with_ansi(self.display.terminal().coloured && std::io::stderr().is_terminal())
+            .without_time()
+            .finish();
+        // A second command in one process (there is none) would find the log started.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        Ok(())
+    }
+}
+
+/// Whether there is a store already.
+pub fn has_store(settings: &Settings) -> bool {
+    settings.store.value.join("db.sqlite").exists()
+}
+
+/// A downloader; nothing is opened before the first download.
+pub fn downloader(settings: &Settings) -> Downloader {
+    let netrc = environment("NETRC").map(PathBuf::from);
+    let netrc = netrc.or_else(|| Some(Path::new(&environment("HOME")?).join(".netrc")));
+    Downloader::new(fetch::Settings {
+        parallel: settings.jobs.value.max(8),
+        credentials: Credentials::load(Path::new(APT), netrc.as_deref()),
+        ..fetch::Settings::default()
+    })
+}
+
+/// The runtime of everything that waits for the network.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start the network's threads", error))
+}
+
+/// Bounds the threads of hashing and compression. Results do not depend on it.
+pub fn bound_threads(settings: &Settings) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.jobs.value);
+    // Only a second call in one process fails, and then the first one's bound holds.
+    let _ = pool.build_global();
+}
+
+/// Seconds since 1970, for judging signatures and expiry; no output depends on it.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A variable of the environment that is set to text.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn host() -> Host {
+    Host {
+        root: rustix::process::geteuid().is_root(),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// The image.toml that a path means: the file, or the one in a folder.
+pub fn image_path(typed: &Path) -> PathBuf {
+    if typed.is_dir() { typed.join("image.toml") } else { typed.to_owned() }
+}
+
+/// Reads and checks an image.toml.
+pub fn read_image(path: &Path) -> Result<Image, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::usage(format!("there is no {}", path.display()))
+            .hint("run `drystone init` to make one, or name another file"),
+        _ => Failure::path("read", path, error),
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))?;
+    Ok(Image::parse(path, &text)?)
+}
+
+/// Reads an image.toml for building: what this version cannot build is refused with its place.
+pub fn read_buildable(path: &Path) -> Result<Image, Failure> {
+    let image = read_image(path)?;
+    match image.unsupported() {
+        Some(problems) => Err(problems.into()),
+        None => Ok(image),
+    }
+}
+
+/// The platforms that were typed, else the image's.
+pub fn platforms(typed: &[String], image: &Image) -> Result<Vec<Platform>, Failure> {
+    if typed.is_empty() {
+        return Ok(image.platforms.clone());
+    }
+    let mut platforms = Vec::new();
+    for text in typed {
+        let platform = platform(text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// A platform as typed.
+pub fn platform(text: &str) -> Result<Platform, Failure> {
+    Platform::new(text.trim()).map_err(|error| {
+        let failure = Failure::usage(format!("--platform: {error}"));
+        match error.help() {
+            Some(help) => failure.hint(help),
+            None => failure,
+        }
+    })
+}
+
+/// An absolute path, for names that outlive the working folder. Links are not followed.
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::path("find", path, error))
+}
+
+/// A failure that is the lock's: `--locked` forbids to change it.
+pub fn lock_out_of_date(message: impl Into<String>) -> Failure {
+    Failure::new(Family::LockOutOfDate, message)
+        .hint("run `drystone lock` (or build without `--locked`) and commit image.lock")
+}
