@@ -28,8 +28,8 @@ const LOADER_CONFIGURATION: &str = "include /etc/ld.so.conf.d/*.conf\n";
 
 /// The longest `#!` line that Linux reads, and some more.
 const INTERPRETER_LINE: u64 = 4096;
-/// Programs below these are not for users of the image to run.
-const NOT_PROGRAMS: [&str; 3] = ["usr/share/doc/", "var/lib/dpkg/", "etc/init.d/"];
+/// Scripts below these are run by the system's own tools, or by hand, if at all.
+const NOT_PROGRAMS: [&str; 3] = ["etc/", "usr/share/", "var/lib/dpkg/"];
 
 /// What the layer is made of.
 pub struct System<'a> {
