@@ -13,7 +13,6 @@ use crate::finish::status::StatusError;
 use crate::image::ImageError;
 use crate::output::OutputError;
 use crate::realise::CheckoutError;
-use crate::resolve::ImportError;
 
 use crate::sandbox::SandboxError;
 use crate::source::files::FilesError;
@@ -32,9 +31,9 @@ pub enum BuildError {
         /// The platform.
         platform: String,
     },
-    /// A package could not be had.
+    /// A package could not be had: an `ImportError`, or what the command that imports adds.
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(Box<dyn std::error::Error + Send + Sync>),
     /// Packages could not be configured.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
