@@ -13,6 +13,7 @@ use crate::finish::status::StatusError;
 use crate::image::ImageError;
 use crate::output::OutputError;
 use crate::realise::CheckoutError;
+use crate::resolve::ImportError;
 
 use crate::sandbox::SandboxError;
 use crate::source::files::FilesError;
@@ -31,9 +32,9 @@ pub enum BuildError {
         /// The platform.
         platform: String,
     },
-    /// A package could not be had: an `ImportError`, or what the command that imports adds.
+    /// A package could not be had.
     #[error(transparent)]
-    Import(Box<dyn std::error::Error + Send + Sync>),
+    Import(#[from] ImportError),
     /// Packages could not be configured.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -87,6 +88,9 @@ pub enum BuildError {
     /// Local files cannot be taken.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Scripts could not be checked for their interpreters.
+    #[error("cannot look for the interpreters of the image's scripts")]
+    Interpreters(#[source] Box<crate::finish::shebang::ShebangError>),
     /// A file changed while it was read.
     #[error("{0} changed while it was read")]
     Changed(String),

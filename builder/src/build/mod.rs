@@ -207,7 +207,7 @@ impl Builder<'_> {
         let stack = work.stack();
         let below = listings(self.store, &stack)?;
         let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, stack, &below, |_| false);
+        let view = StackView::new(self.store, stack, &below, |_| 0);
         let files = local.realise(self.store, &view)?;
         let matters = match &files {
             Some(files) => system::matters(&*listing(self.store, files)?),
@@ -221,6 +221,9 @@ impl Builder<'_> {
             architecture,
         };
         let accounts = system.accounts()?;
+        for missing in system.missing_interpreters()? {
+            self.progress.event(Event::Warning { text: missing });
+        }
         let system = system.realise()?;
         let mut own: Vec<(String, Output)> = Vec::new();
         for output in &work.configured {
