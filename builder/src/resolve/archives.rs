@@ -202,7 +202,13 @@ fn has_separate_all(release: &str) -> bool {
         line.strip_prefix("No-Support-for-Architecture-all:")
             .is_some_and(|value| value.split_whitespace().any(|word| word == "Packages"))
     });
-    !in_every_index
+    // An index that `Architectures` does not name is no part of the archive, even where the Release
+    // lists such a file (bookworm-security does); apt does not read it either.
+    let is_named = release.lines().any(|line| {
+        line.strip_prefix("Architectures:")
+            .is_some_and(|value| value.split_whitespace().any(|word| word == "all"))
+    });
+    is_named && !in_every_index
 }
 
 /// The architectures whose indexes make up what an architecture can install.
