@@ -166,7 +166,9 @@ fn a_lock_is_made_once_proved_and_moved_only_by_update() {
 
     fs::write(project.path("old.lock"), &text).unwrap();
     let difference = project.succeed(&["diff", "old.lock", "image.toml"]);
-    insta::assert_snapshot!("diff_locks", difference);
+    // The last line holds the archives' sizes, which are dpkg-deb's.
+    let (known, _) = difference.split_once("bytes: ").unwrap();
+    insta::assert_snapshot!("diff_locks", known);
 
     project.write(&["web", "small-shell"]);
     project.fails(&["build", "--locked"], 3, &["image.lock"]);
