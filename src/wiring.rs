@@ -157,16 +157,20 @@ pub fn image_path(typed: &Path) -> PathBuf {
     if typed.is_dir() { typed.join("image.toml") } else { typed.to_owned() }
 }
 
-/// Reads and checks an image.toml.
-pub fn read_image(path: &Path) -> Result<Image, Failure> {
+/// Reads the text of an image.toml.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::usage(format!("there is no {}", path.display()))
             .hint("run `drystone init` to make one, or name another file"),
         _ => Failure::path("read", path, error),
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))?;
-    Ok(Image::parse(path, &text)?)
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
+}
+
+/// Reads and checks an image.toml.
+pub fn read_image(path: &Path) -> Result<Image, Failure> {
+    Ok(Image::parse(path, &read_text(path)?)?)
 }
 
 /// Reads an image.toml for building: what this version cannot build is refused with its place.
