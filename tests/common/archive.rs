@@ -89,7 +89,7 @@ fn program(name: &str) -> PathBuf {
     let path = built.join("examples").join(name);
     if !path.exists() {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "drystone-builder", "--example", name]);
+        build.args(["build", "--quiet", "--workspace", "--example", name]);
         assert!(build.current_dir(super::project()).status().unwrap().success());
     }
     path

@@ -88,6 +88,9 @@ pub enum BuildError {
     /// Local files cannot be taken.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Scripts could not be checked for their interpreters.
+    #[error("cannot look for the interpreters of the image's scripts")]
+    Interpreters(#[source] Box<crate::finish::shebang::ShebangError>),
     /// A file changed while it was read.
     #[error("{0} changed while it was read")]
     Changed(String),

@@ -207,7 +207,7 @@ impl Builder<'_> {
         let stack = work.stack();
         let below = listings(self.store, &stack)?;
         let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, stack, &below, |_| false);
+        let view = StackView::new(self.store, stack, &below, |_| 0);
         let files = local.realise(self.store, &view)?;
         let matters = match &files {
             Some(files) => system::matters(&*listing(self.store, files)?),
@@ -221,6 +221,9 @@ impl Builder<'_> {
             architecture,
         };
         let accounts = system.accounts()?;
+        for missing in system.missing_interpreters()? {
+            self.progress.event(Event::Warning { text: missing });
+        }
         let system = system.realise()?;
         let mut own: Vec<(String, Output)> = Vec::new();
         for output in &work.configured {
@@ -312,6 +315,11 @@ impl Builder<'_> {
             let all: Vec<PackageKey> = locked.all().cloned().collect();
             imported.extend((self.import)(&all)?);
             self.configure(request, platform, locked, table, &imported, &mut work)?;
+        } else if let Some(base) =
+            work.packages.iter().find(|it| configure::base_files::is_known(it))
+        {
+            let listing = listing(self.store, &base.data)?;
+            work.configured = vec![configure::base_files::make(self.store, base, &listing)?];
         }
         work.imported = imported;
         Ok(work)
@@ -336,7 +344,7 @@ impl Builder<'_> {
         }
         let names: Vec<&str> = packages
             .iter()
-            .filter(|package| package.has_effects() && !configure::is_inert(&package.name))
+            .filter(|package| package.has_effects() && !configure::is_inert(package))
             .map(|package| package.name.as_str())
             .take(5)
             .collect();

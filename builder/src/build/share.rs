@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 
 /// What no image without the Essential set takes: databases of tools that are not in it, and what
 /// the last layer makes anew.
-const NOT_SHARED: [&str; 8] = [
+const NOT_SHARED: [&str; 7] = [
     "etc/alternatives",
     "etc/ld.so.cache",
     "etc/shells",
@@ -25,7 +25,6 @@ const NOT_SHARED: [&str; 8] = [
     "var/lib/dpkg",
     "var/lib/pam",
     "var/lib/ucf",
-    "var/log",
 ];
 
 /// Makes the share of `packages`: their scripts' changes, and none of the rest. `exists` tells

@@ -1,7 +1,7 @@
 //! The image's own last package-level layer: accounts, loader cache, package status for scanners,
 //! and corrections among packages. Pure: it needs no sandbox.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_store::derivation::Derivation;
 use drystone_store::digest::TreeHash;
@@ -17,6 +17,7 @@ use crate::configure::{self, Package};
 use crate::finish::accounts::{AccountTexts, Accounts, LAST_CHANGE, RequestedGroup, RequestedUser};
 use crate::finish::loader_cache::{Ldconfig, Machine};
 use crate::finish::root_view::RootView;
+use crate::finish::shebang;
 use crate::finish::status::{Conffile, PackageState, scanner_files};
 use crate::spec;
 
@@ -24,6 +25,11 @@ use crate::spec;
 const VERSION: u32 = 1;
 /// `/etc/ld.so.conf` as Debian's libc-bin ships it, for images without that package.
 const LOADER_CONFIGURATION: &str = "include /etc/ld.so.conf.d/*.conf\n";
+
+/// The longest `#!` line that Linux reads, and some more.
+const INTERPRETER_LINE: u64 = 4096;
+/// Scripts below these are run by the system's own tools, or by hand, if at all.
+const NOT_PROGRAMS: [&str; 3] = ["etc/", "usr/share/", "var/lib/dpkg/"];
 
 /// What the layer is made of.
 pub struct System<'a> {
@@ -145,12 +151,59 @@ impl System<'_> {
         Ok(output.filter(|output| output.size > 1024))
     }
 
+    /// Scripts of the image whose interpreter is not in it, one line for each interpreter.
+    ///
+    /// Policy lets packages use Essential programs without a dependency, so images without the
+    /// Essential set can lack some. The answer is remembered for these trees.
+    pub fn missing_interpreters(&self) -> Result<Vec<String>, BuildError> {
+        if self.work.is_essential {
+            return Ok(Vec::new());
+        }
+        let key = self.derivation()?.id().to_string();
+        if let Some(known) = self.store.fact("missing-interpreters", &key)? {
+            return Ok(known.lines().map(str::to_owned).collect());
+        }
+        let trees: Vec<&Output> = self.work.stack().into_iter().chain(self.files).collect();
+        let listings = super::listings(self.store, &trees)?;
+        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
+        let view = StackView::new(self.store, trees, &listings, wanted);
+        let programs: Vec<&TreePath> = view
+            .entries()
+            .filter(|entry| matches!(entry.kind, Kind::File { .. }) && entry.mode & 0o111 != 0)
+            .map(|entry| &entry.path)
+            .filter(|path| !NOT_PROGRAMS.iter().any(|top| path.as_str().starts_with(top)))
+            .collect();
+        let missing = shebang::missing_interpreters(&view, programs, shebang::DEFAULT_PATH)
+            .map_err(|error| BuildError::Interpreters(Box::new(error)))?;
+        let mut by_interpreter: BTreeMap<String, (Vec<String>, Option<&str>)> = BTreeMap::new();
+        for item in missing {
+            let entry = by_interpreter.entry(item.interpreter).or_default();
+            entry.0.push(format!("/{}", item.script));
+            entry.1 = item.package;
+        }
+        let lines: Vec<String> = by_interpreter
+            .into_iter()
+            .map(|(interpreter, (scripts, package))| {
+                let more = match scripts.len() {
+                    1 => String::new(),
+                    count => format!(" and {} more", count - 1),
+                };
+                let mend = package.map_or_else(String::new, |package| {
+                    format!("; add \"{package}\" to packages if they are used")
+                });
+                format!("{interpreter} is not in the image, but {}{more} need it{mend}", scripts[0])
+            })
+            .collect();
+        self.store.put_fact("missing-interpreters", &key, &lines.join("\n"))?;
+        Ok(lines)
+    }
+
     fn make(&self) -> Result<TreeSpool, BuildError> {
         let work = self.work;
         let trees: Vec<&Output> = work.stack().into_iter().chain(self.files).collect();
         let listings = super::listings(self.store, &trees)?;
         let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, trees, &listings, is_wanted);
+        let view = StackView::new(self.store, trees, &listings, wanted);
         let mut spool = self.store.spool();
         self.add_corrections(&mut spool)?;
         if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {
@@ -269,6 +322,15 @@ impl RootView for WithConfiguration<'_> {
 /// Contents that the loader cache is made from.
 fn is_wanted(entry: &Entry) -> bool {
     entry.path.name().contains(".so") || entry.path.as_str().starts_with("etc/ld.so.conf")
+}
+
+/// What is kept of a tree: libraries whole, the first line of programs.
+fn wanted(entry: &Entry) -> u64 {
+    match is_wanted(entry) {
+        true => u64::MAX,
+        false if entry.mode & 0o111 != 0 => INTERPRETER_LINE,
+        false => 0,
+    }
 }
 
 /// Whether a local file can matter to accounts or the loader cache.

@@ -13,8 +13,9 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 
 use crate::finish::root_view::{Node, RootView};
 
-/// Which files' contents a view may be asked for; decides what is kept of a tree that streams by.
-pub type Wanted = fn(&Entry) -> bool;
+/// How many bytes of a file's content a view may be asked for; decides what is kept of a tree that
+/// streams by.
+pub type Wanted = fn(&Entry) -> u64;
 
 /// Stacked trees as one root.
 pub struct StackView<'a> {
@@ -91,8 +92,9 @@ impl<'a> StackView<'a> {
         let mut places = HashMap::new();
         let mut at = 0;
         self.store.read_tree(self.trees[number], |entry, content| {
-            if entry.content_size() > 0 && (self.wanted)(entry) {
-                let size = io::copy(content, &mut file).map_err(io_error)?;
+            let wanted = (self.wanted)(entry).min(entry.content_size());
+            if wanted > 0 {
+                let size = io::copy(&mut content.take(wanted), &mut file).map_err(io_error)?;
                 places.insert(entry.path.clone(), (at, size));
                 at += size;
             }

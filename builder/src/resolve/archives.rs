@@ -148,7 +148,7 @@ impl Resolver<'_> {
             url,
             reach: wanted.reach,
             components: wanted.components.clone(),
-            separate_all: has_separate_all(&verified.text),
+            separate_all: has_separate_all(&release, &verified.text),
             release: Arc::new(release),
             sha256: verified.sha256,
             signer,
@@ -195,20 +195,15 @@ impl Resolver<'_> {
     }
 }
 
-/// Whether `all` packages are only in their own index. Repositories that list them in the other
-/// indexes too say `No-Support-for-Architecture-all: Packages` (Debian's repository format).
-fn has_separate_all(release: &str) -> bool {
-    let in_every_index = release.lines().any(|line| {
+/// Whether `all` packages are only in an index of their own: `Architectures` names `all`, and
+/// `No-Support-for-Architecture-all` does not take that back for `Packages` (Debian's repository
+/// format). An index for `all` may be listed without; it is then a copy.
+fn has_separate_all(release: &Release, text: &str) -> bool {
+    let in_every_index = text.lines().any(|line| {
         line.strip_prefix("No-Support-for-Architecture-all:")
             .is_some_and(|value| value.split_whitespace().any(|word| word == "Packages"))
     });
-    // An index that `Architectures` does not name is no part of the archive, even where the Release
-    // lists such a file (bookworm-security does); apt does not read it either.
-    let is_named = release.lines().any(|line| {
-        line.strip_prefix("Architectures:")
-            .is_some_and(|value| value.split_whitespace().any(|word| word == "all"))
-    });
-    is_named && !in_every_index
+    release.architectures.iter().any(|name| name == "all") && !in_every_index
 }
 
 /// The architectures whose indexes make up what an architecture can install.
@@ -219,4 +214,22 @@ pub(super) fn indexed_architectures(proved: &Proved, architecture: &Architecture
         names.push("all".to_owned());
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_for_all_are_looked_for_where_they_are() {
+        let separate = |fields: &str| {
+            let text =
+                format!("Suite: x\nDate: Sat, 11 Jul 2026 10:16:37 UTC\n{fields}\nSHA256:\n");
+            has_separate_all(&Release::read(&text).unwrap(), &text)
+        };
+        assert!(separate("Architectures: all amd64"));
+        assert!(!separate("Architectures: amd64"));
+        assert!(!separate("Architectures: all amd64\nNo-Support-for-Architecture-all: Packages"));
+        assert!(separate("Architectures: all amd64\nNo-Support-for-Architecture-all: Contents"));
+    }
 }

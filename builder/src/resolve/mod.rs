@@ -40,7 +40,7 @@ use crate::progress::{Event, Progress};
 use crate::source::debian::openpgp::Keyring;
 use crate::source::debian::universe::Reach;
 use crate::source::fetch::Downloader;
-use crate::spec::{Architecture, Debian, Image, Name, Platform, Suite};
+use crate::spec::{Architecture, Debian, Image, Name, Platform, Repository, Suite};
 
 use archives::{Wanted, locked_date, may_stand_alone};
 use indexes::{Offer, ordered};
@@ -208,8 +208,7 @@ impl Resolver<'_> {
         architectures: &BTreeSet<Architecture>,
         previous: Option<&Lock>,
     ) -> Result<Vec<(Wanted, BTreeSet<Architecture>)>, ResolveError> {
-        let used: BTreeSet<&Name> =
-            debian.packages.iter().filter_map(|package| package.from.as_ref()).collect();
+        let used = request::repositories(debian);
         let repositories = image.repositories.iter().filter(|(name, _)| used.contains(name));
         let mut wanted = Vec::new();
         for (name, repository) in repositories {
@@ -220,7 +219,7 @@ impl Resolver<'_> {
             let served = architectures.iter().filter(served).cloned().collect();
             let archive = Wanted {
                 candidates: vec![Candidate { base: repository.url.clone(), from_host: false }],
-                keyring: Arc::new(read_keyring(&repository.key)?),
+                keyring: Arc::new(repository_keyring(image, repository)?),
                 components: ordered(&repository.components),
                 reach: Reach::Named,
                 check_valid_until: debian.check_valid_until,
@@ -299,6 +298,15 @@ fn check_date(main: &Offer, previous: Option<&Lock>) -> Result<(), ResolveError>
         }
         None => Ok(()),
     }
+}
+
+/// The one key file of a repository; what is wrong with it is said at its place in image.toml.
+fn repository_keyring(image: &Image, repository: &Repository) -> Result<Keyring, ResolveError> {
+    read_keyring(&repository.key).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let message = format!("{error}: {}", cause.unwrap_or_default());
+        ResolveError::Image(Box::new(image.problem(repository.key_place, message).into()))
+    })
 }
 
 fn read_keyring(path: &Path) -> Result<Keyring, ResolveError> {

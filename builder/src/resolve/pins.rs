@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::indexes::record_name;
 use super::sets::{SetError, Sets, Wish, choose};
+use super::sources::MAIN;
 use crate::lock::{Lock, LockedPackage, PackageKey};
 use crate::source::debian::index::PackageRecord;
 use crate::source::debian::relation::RelationField;
 use crate::source::debian::solve::{Failure, Problem, Unsolvable};
 use crate::source::debian::universe::{Reach, Universe};
 use crate::source::debian::version::Version;
-use crate::spec::{ImageName, Platform, Suite, VersionPattern};
+use crate::spec::{ImageName, Name, PackageName, Platform, Suite, VersionPattern};
 
 /// Rounds of letting go of pins that an update of a few packages meets.
 const MOST_ROUNDS: usize = 50;
@@ -23,7 +24,7 @@ pub enum Update {
     /// All: everything is chosen again.
     All,
     /// Those of the named packages, of others of the same source, and of what they then need.
-    Packages(BTreeSet<crate::spec::PackageName>),
+    Packages(BTreeSet<PackageName>),
 }
 
 /// The versions that a lock settles for one image on one platform, by name.
@@ -51,8 +52,19 @@ pub(super) enum PinError {
 }
 
 impl Pins {
-    /// The pins of a lock that concern an image on a platform, whose suite has this codename.
-    pub fn of(lock: &Lock, image: &ImageName, codename: &Suite, platform: Platform) -> Self {
+    /// The pins of a lock that concern an image on a platform, whose suite has this codename. Pins
+    /// of repositories that nothing is asked from any more say nothing.
+    pub fn of(
+        lock: &Lock,
+        image: &ImageName,
+        codename: &Suite,
+        platform: Platform,
+        repositories: &BTreeSet<&Name>,
+    ) -> Self {
+        let used = |pin: &Pin| {
+            let repository = &pin.package.archive.repository;
+            repository.as_str() == MAIN || repositories.contains(repository)
+        };
         let mut pins = Self::default();
         for (name, locked) in &lock.images {
             if locked.suite.as_ref() != Some(codename) {
@@ -61,7 +73,8 @@ impl Pins {
             for (at, content) in &locked.platforms {
                 let own = name == image && *at == platform;
                 let target = if own { &mut pins.own } else { &mut pins.shared };
-                content.all().filter_map(|key| pin(lock, key)).for_each(|pin| keep(target, pin));
+                let pinned = content.all().filter_map(|key| pin(lock, key)).filter(used);
+                pinned.for_each(|pin| keep(target, pin));
             }
         }
         pins.shared.retain(|name, _| !pins.own.contains_key(name));
@@ -189,7 +202,7 @@ pub(super) fn pattern_matches(pattern: &str, version: &str) -> bool {
 
 /// Whether a package comes from the repository that a request wants it from.
 fn answers_origin(wanted: Option<&str>, package: &LockedPackage) -> bool {
-    wanted.unwrap_or(super::sources::MAIN) == package.archive.repository.as_str()
+    wanted.unwrap_or(MAIN) == package.archive.repository.as_str()
 }
 
 fn is_offered(universe: &Universe, pin: &Pin) -> bool {
@@ -199,7 +212,7 @@ fn is_offered(universe: &Universe, pin: &Pin) -> bool {
 
 fn reach(pin: &Pin) -> Reach {
     match pin.package.archive.repository.as_str() {
-        super::sources::MAIN => Reach::Default,
+        MAIN => Reach::Default,
         _ => Reach::Named,
     }
 }
@@ -209,7 +222,10 @@ fn reach(pin: &Pin) -> Reach {
 fn revive(universe: &Universe, pin: &Pin) -> Option<PackageRecord> {
     let Pin { key, package, version } = pin;
     let repository = record_name(&package.archive);
-    let near = |record: &&PackageRecord| record.architecture == key.architecture.as_str();
+    let near = |record: &&PackageRecord| {
+        record.architecture == key.architecture.as_str()
+            && repository_of(&record.repository) == repository_of(&repository)
+    };
     let model = universe.versions(key.name.as_str()).filter(near).max_by(|left, right| {
         let of_archive = |record: &PackageRecord| *record.repository == *repository;
         (of_archive(left), &left.version).cmp(&(of_archive(right), &right.version))
@@ -237,6 +253,11 @@ fn revive(universe: &Universe, pin: &Pin) -> Option<PackageRecord> {
         }
     }
     Some(record)
+}
+
+/// The repository's name, without the suite that records of the main archive carry.
+fn repository_of(record_name: &str) -> &str {
+    record_name.split(' ').next().unwrap_or_default()
 }
 
 /// Replaces one version by another in a relation field, with and without the suffix of a binary

@@ -12,7 +12,7 @@ use crate::lock::{ArchiveKey, Lock, LockedPlatform};
 use crate::source::debian::index::PackageRecord;
 use crate::source::debian::solve::{PackageRequest, Problem, Unsolvable};
 use crate::source::debian::universe::{Reach, Universe};
-use crate::spec::{Debian, Image, Platform, Suite};
+use crate::spec::{Debian, Image, Name, Platform, Suite};
 
 /// Everything that one platform's packages are chosen from and by.
 pub(super) struct Task {
@@ -43,7 +43,8 @@ impl Task {
             .collect();
         let before = previous.and_then(|lock| lock.platform(&image.name, platform));
         let pins = previous.filter(|_| *update != Update::All);
-        let pins = pins.map(|lock| Pins::of(lock, &image.name, codename, platform));
+        let used = repositories(debian);
+        let pins = pins.map(|lock| Pins::of(lock, &image.name, codename, platform, &used));
         Self {
             platform,
             main,
@@ -71,6 +72,11 @@ impl Task {
         }
         self.pins.choose(&universe, &self.wish, &self.update)
     }
+}
+
+/// The repositories that packages are asked from.
+pub(super) fn repositories(debian: &Debian) -> BTreeSet<&Name> {
+    debian.packages.iter().filter_map(|package| package.from.as_ref()).collect()
 }
 
 fn wish(image: &Image, debian: &Debian, before: Option<&LockedPlatform>) -> Wish {

@@ -74,8 +74,11 @@ async fn an_alias_is_locked_as_its_codename_with_updates_and_security() {
 
 #[tokio::test]
 async fn a_repository_gives_what_is_asked_from_it_and_what_that_needs() {
-    let Some(world) = World::with(&["web 1", "node 18 Depends: libnode"]) else { return };
-    let third = ["node 22 Depends: libnode (>= 22), libc", "libnode 22", "libc 99", "web 99"];
+    let Some(world) = World::with(&["web 1", "node 18 Depends: libnode", "libnode 18"]) else {
+        return;
+    };
+    let third =
+        ["node 22 Depends: libnode (>= 22), libc", "libnode 22", "libc 99", "web 99", "only 22"];
     world.publish("node", "nodistro", &third, &[]);
     let repository = format!(
         "[debian.repository.node]\nurl = '{}'\nsuite = 'nodistro'\nkey = '{}'\n\
@@ -94,9 +97,14 @@ async fn a_repository_gives_what_is_asked_from_it_and_what_that_needs() {
     let request = lock.images[&image.name].request.as_ref().unwrap();
     assert_eq!(request.repositories.len(), 1, "an unused repository is not even asked");
 
+    // When nothing is asked from the repository any more, its pins hold nothing back.
+    let back = world.image("suite = 'rock'\npackages = ['web', 'node']");
+    let back = world.lock(&back, Some(&lock), Update::Missing).await.unwrap();
+    assert_eq!(["node", "libnode"].map(|name| version(&back, name)), ["18", "18"]);
+
     // Without `from` it does not count, and the message says where it is.
     let image = world.image(&format!(
-        "suite = 'rock'\npackages = ['libnode', {{ name = 'node', from = 'node' }}]\n{repository}"
+        "suite = 'rock'\npackages = ['only', {{ name = 'node', from = 'node' }}]\n{repository}"
     ));
     let error = world.lock(&image, None, Update::Missing).await.unwrap_err();
     assert_eq!(error.exit_code(), 5);

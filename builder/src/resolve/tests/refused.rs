@@ -74,6 +74,12 @@ async fn only_the_right_keys_count() {
     let error =
         resolver.lock_image(&image, &image.platforms, None, &Update::All).await.unwrap_err();
     assert!(error.to_string().contains("absent.asc") && error.exit_code() == 2, "{error}");
+    let image = world.image(
+        "suite = 'rock'\npackages = [{ name = 'node', from = 'node' }]\n\
+         [debian.repository.node]\nurl = 'file:///r'\nsuite = 'x'\nkey = 'absent.asc'",
+    );
+    let (error, text) = refused(&world, &image, None).await;
+    assert!(error.exit_code() == 2 && text.contains("image.toml:8:7"), "{text}");
     // The main archive's key is good for the main archive only.
     let image = world.image(&format!(
         "suite = 'rock'\npackages = [{{ name = 'node', from = 'node' }}]\n\

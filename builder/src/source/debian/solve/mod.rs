@@ -174,6 +174,4 @@ pub fn solve<'u>(
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-pub(super) use tests::index;
-#[cfg(test)]
 mod tests;
