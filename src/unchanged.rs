@@ -22,6 +22,8 @@ use crate::wiring::environment;
 
 /// The kind of the store's facts that hold records.
 const KIND: &str = "unchanged-build";
+/// The settings of all users.
+const SYSTEM_CONFIG: &str = "/etc/drystone/config.toml";
 /// The version of records; others are ignored.
 const FORMAT: u32 = 1;
 /// A file counts as written only when its times are older than this (see [`Fingerprint`]).
@@ -89,17 +91,12 @@ impl Question {
         good.then_some(record.answer)
     }
 
-    /// Remembers an answer. `inputs` were taken before they were read; `written` is what this build
-    /// wrote. A record that cannot be kept costs time at the next build, and nothing else.
-    pub fn remember(
-        &self,
-        store: &Store,
-        inputs: impl IntoIterator<Item = Fingerprint>,
-        written: &[PathBuf],
-        answer: Answer,
-    ) {
+    /// Remembers an answer. `written` is what this build wrote. A record that cannot be kept costs
+    /// time at the next build, and nothing else.
+    pub fn remember(&self, store: &Store, inputs: Inputs, written: &[PathBuf], answer: Answer) {
+        let Some(mut fingerprints) = inputs.into_fingerprints() else { return };
         let Some(outputs) = stamped(written) else { return };
-        let fingerprints = inputs.into_iter().chain([outputs]).collect();
+        fingerprints.push(outputs);
         let record = Record { format: FORMAT, fingerprints, answer };
         let result = match serde_json::to_string(&record) {
             Ok(text) => store.put_fact(KIND, &self.key(), &text).map_err(|e| e.to_string()),
@@ -111,17 +108,44 @@ impl Question {
     }
 }
 
-/// Stamps the program and the settings' files, before anything is read.
-pub fn surroundings() -> Fingerprint {
-    let mut fingerprint = Fingerprint::default();
-    let program = std::env::current_exe().ok();
-    let files = [ConfigFiles::user_path(&environment), Some("/etc/drystone/config.toml".into())];
-    for path in files.into_iter().flatten().chain(program) {
-        if let Err(error) = fingerprint.record(&path) {
+/// Stamps of what a build reads, each taken before it is read.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    fingerprint: Fingerprint,
+    others: Vec<Fingerprint>,
+    incomplete: bool,
+}
+
+impl Inputs {
+    /// The program itself and the settings' files.
+    pub fn surroundings() -> Self {
+        let mut inputs = Self::default();
+        let config = [ConfigFiles::user_path(&environment), Some(SYSTEM_CONFIG.into())];
+        config.iter().flatten().for_each(|path| inputs.stamp(path));
+        match std::env::current_exe() {
+            Ok(program) => inputs.stamp(&program),
+            Err(_) => inputs.incomplete = true,
+        }
+        inputs
+    }
+
+    /// Stamps one more path. What cannot be asked is not remembered.
+    pub fn stamp(&mut self, path: &Path) {
+        if let Err(error) = self.fingerprint.record(path) {
             tracing::debug!(path = %path.display(), %error, "not stamped");
+            self.incomplete = true;
         }
     }
-    fingerprint
+
+    /// Adds stamps that others have taken.
+    pub fn extend(&mut self, fingerprint: Fingerprint) {
+        self.others.push(fingerprint);
+    }
+
+    fn into_fingerprints(mut self) -> Option<Vec<Fingerprint>> {
+        self.others.push(self.fingerprint);
+        (!self.incomplete).then_some(self.others)
+    }
 }
 
 /// Stamps what was written. Its times are of this very moment, so a clock's tick is waited out
@@ -178,9 +202,9 @@ mod tests {
             warnings: vec!["w".into()],
         };
         let remember = || {
-            let mut inputs = Fingerprint::default();
-            inputs.record(&image).unwrap();
-            question.remember(&store, [inputs], std::slice::from_ref(&output), answer.clone());
+            let mut inputs = Inputs::default();
+            inputs.stamp(&image);
+            question.remember(&store, inputs, std::slice::from_ref(&output), answer.clone());
         };
         remember();
         assert_eq!(question.answer(&root), Some(answer.clone()));

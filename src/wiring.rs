@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drystone_builder::settings::{ConfigFiles, Flags, Host, Settings};
 use drystone_builder::source::fetch::{self, Credentials, Downloader};
 use drystone_builder::spec::{Image, Platform};
-use drystone_store::store::Store;
+use drystone_store::store::{Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{ArchiveArguments, GlobalArguments};
@@ -64,7 +64,13 @@ impl Wiring {
     /// Opens the store, and makes it where there is none.
     pub fn store(&self, settings: &Settings) -> Result<Store, Failure> {
         let store = Store::open(&settings.store.value).map_err(|error| {
-            Failure::from(error).hint(format!(
+            // Whatever the kernel answers, a store that cannot be opened is this host's matter.
+            let is_host = matches!(error, StoreError::Io { .. } | StoreError::Database { .. });
+            let mut failure = Failure::from(error);
+            if is_host && failure.family == Family::Failed {
+                failure.family = Family::Host;
+            }
+            failure.hint(format!(
                 "the store is {} ({}); choose another folder with `--store` or DRYSTONE_STORE",
                 settings.store.value.display(),
                 settings.store.origin,
@@ -157,16 +163,20 @@ pub fn image_path(typed: &Path) -> PathBuf {
     if typed.is_dir() { typed.join("image.toml") } else { typed.to_owned() }
 }
 
-/// Reads and checks an image.toml.
-pub fn read_image(path: &Path) -> Result<Image, Failure> {
+/// Reads the text of an image.toml.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::usage(format!("there is no {}", path.display()))
             .hint("run `drystone init` to make one, or name another file"),
         _ => Failure::path("read", path, error),
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))?;
-    Ok(Image::parse(path, &text)?)
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
+}
+
+/// Reads and checks an image.toml.
+pub fn read_image(path: &Path) -> Result<Image, Failure> {
+    Ok(Image::parse(path, &read_text(path)?)?)
 }
 
 /// Reads an image.toml for building: what this version cannot build is refused with its place.

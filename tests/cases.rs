@@ -98,6 +98,36 @@ fn a_diversion_keeps_both_files() {
     }
 }
 
+/// base-files' script is imitated where no other package needs the sandbox; a finish script that does
+/// nothing runs them all. Both ways give one root.
+#[test]
+fn an_image_without_scripts_equals_one_that_ran_them() {
+    let Some(world) = World::shared() else { return };
+    for suite in ["bookworm", "trixie"] {
+        let image = |name: &str, more: &str| {
+            world.project(
+                name,
+                &format!(
+                    "name = \"{name}\"\n[debian]\nsuite = \"{suite}\"\n\
+                     packages = [\"redis-tools\"]\n{more}"
+                ),
+            )
+        };
+        let plain = world.build(&image(&format!("plain-{suite}"), ""), &[]).root();
+        let scripted = format!("scripted-{suite}");
+        let scripted = world.build(&image(&scripted, "[finish]\nscript = \":\"\n"), &[]).root();
+        let unequal: Vec<&String> = plain
+            .0
+            .keys()
+            .chain(scripted.0.keys())
+            .filter(|path| {
+                plain.get(path).zip(scripted.get(path)).is_none_or(|(a, b)| !a.looks_like(b))
+            })
+            .collect();
+        assert!(unequal.is_empty(), "{suite}: {unequal:?}");
+    }
+}
+
 /// crontab is set-group-id to a group that a script makes, and the spool belongs to it.
 #[test]
 fn cron_without_essential_has_its_owners() {

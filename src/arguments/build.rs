@@ -70,9 +70,7 @@ pub struct BuildArguments {
 /// A container engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineArgument {
-    /// Docker
     Docker,
-    /// Podman
     Podman,
 }
 

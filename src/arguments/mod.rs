@@ -52,7 +52,7 @@ pub struct GlobalArguments {
     /// Whether messages are coloured
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: ColorArgument,
-    /// How progress is shown: bars on a terminal, else lines
+    /// How progress is shown: auto is bars on a terminal, else (and with CI set) lines
     #[arg(long, global = true, value_name = "KIND", default_value = "auto")]
     pub progress: ProgressArgument,
     /// The folder of the store
@@ -60,27 +60,20 @@ pub struct GlobalArguments {
     pub store: Option<PathBuf>,
 }
 
-/// When to colour.
+/// When to colour. (What has a text of its own makes the help long, so variants have none.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorArgument {
-    /// On a terminal, unless `NO_COLOR` is set
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProgressArgument {
-    /// Bars on a terminal, lines elsewhere and where `CI` is set
     Auto,
-    /// Lines
     Plain,
-    /// Nothing but errors
     Quiet,
-    /// One JSON object a line
     Json,
 }
 

@@ -26,7 +26,8 @@ use crate::arguments::BuildArguments;
 use crate::diagnostics::Failure;
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
-use crate::unchanged::{Answer, Question, surroundings};
+use crate::quantity::counted;
+use crate::unchanged::{Answer, Inputs, Question};
 use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
@@ -97,9 +98,9 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
             .hint("write an OCI layout with `--oci-layout DIR` and push it with another tool"));
     }
     // Stamps come before what they are about is read: see `unchanged`.
-    let mut inputs = surroundings();
+    let mut inputs = Inputs::surroundings();
     let path = image_path(&arguments.image.path());
-    let _ = inputs.record(&absolute(&path)?);
+    inputs.stamp(&absolute(&path)?);
     let image = read_buildable(&path)?;
     let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
     bound_threads(&settings);
@@ -143,9 +144,11 @@ impl Work<'_> {
         &self,
         arguments: &BuildArguments,
         targets: &Targets,
-        inputs: Fingerprint,
+        inputs: Inputs,
         warnings: Vec<String>,
     ) -> Result<(), Failure> {
+        let mut lock_stamp = Fingerprint::default();
+        let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
         let built = self.build(&lock)?;
@@ -159,36 +162,62 @@ impl Work<'_> {
             blob_path: &|digest| self.store.blob_path(digest),
         };
         let written = targets.write(&output, &self.wiring.display)?;
-        let reference = format!("{}@{}", targets.name, built.set.digest());
         if built.ignored_files > 0 {
-            let count = crate::quantity::counted(built.ignored_files as u64, "git-ignored file");
+            let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out of [files]"));
         }
-        let report = answer::versioned(
-            &report::Report {
-                reference: &reference,
-                name: &targets.name,
-                image: self.image,
-                built: &built,
-                written: &written,
-                lock_changed,
-                warnings: &warnings,
-            }
-            .to_json(),
-        );
+        let answer = self.answer(targets, &built, &written, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
-            std::fs::write(path, format!("{report}\n"))
+            std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
         }
-        self.remember(
-            arguments,
-            targets,
-            inputs,
-            &built,
-            Answer { reference: reference.clone(), report: report.clone(), warnings },
-        );
+        let (reference, report) = (answer.reference.clone(), answer.report.clone());
+        // What was read of the lock counts, and not what somebody has written since.
+        let lock_stamp = (stamped && !lock_changed).then_some(lock_stamp);
+        self.remember(arguments, targets, inputs, built.fingerprint, lock_stamp, answer);
         self.wiring.display.finish();
         say(arguments, &reference, &report)
+    }
+
+    fn answer(
+        &self,
+        targets: &Targets,
+        built: &Built,
+        written: &[outputs::Written],
+        lock_changed: bool,
+        warnings: Vec<String>,
+    ) -> Answer {
+        let reference = format!("{}@{}", targets.name, built.set.digest());
+        let report = report::Report {
+            reference: &reference,
+            name: &targets.name,
+            image: self.image,
+            built,
+            written,
+            lock_changed,
+            warnings: &warnings,
+        };
+        let report = answer::versioned(&report.to_json());
+        Answer { reference, report, warnings }
+    }
+
+    fn remember(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        mut inputs: Inputs,
+        local: Fingerprint,
+        lock: Option<Fingerprint>,
+        answer: Answer,
+    ) {
+        let Some(question) = question(arguments) else { return };
+        let mut written: Vec<PathBuf> = targets.archive.iter().cloned().collect();
+        inputs.extend(local);
+        match lock {
+            Some(stamp) => inputs.extend(stamp),
+            None => written.push(self.image.lock_path.clone()),
+        }
+        question.remember(&self.store, inputs, &written, answer);
     }
 
     fn build(&self, lock: &Lock) -> Result<Built, Failure> {
@@ -263,24 +292,6 @@ impl Work<'_> {
             self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;
         }
         Ok(())
-    }
-
-    fn remember(
-        &self,
-        arguments: &BuildArguments,
-        targets: &Targets,
-        inputs: Fingerprint,
-        built: &Built,
-        answer: Answer,
-    ) {
-        let (Some(question), Some(archive)) = (question(arguments), &targets.archive) else {
-            return;
-        };
-        let mut written: Vec<PathBuf> = vec![archive.clone()];
-        if self.image.lock_path.exists() {
-            written.push(self.image.lock_path.clone());
-        }
-        question.remember(&self.store, [inputs, built.fingerprint.clone()], &written, answer);
     }
 }
 

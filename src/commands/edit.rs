@@ -10,7 +10,7 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Value};
 
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::diagnostics::Failure;
-use crate::wiring::{Wiring, image_path, read_image};
+use crate::wiring::{Wiring, image_path, read_text};
 
 /// Adds packages.
 pub fn add(wiring: &Wiring, arguments: &AddArguments) -> Result<(), Failure> {
@@ -72,9 +72,15 @@ fn edit(
     path: &Path,
     change: impl FnOnce(&mut Array) -> Result<Vec<String>, Failure>,
 ) -> Result<Vec<String>, Failure> {
-    let image = read_image(path)?;
-    let text = image.text.text();
-    let mut document: DocumentMut = text.parse().map_err(Failure::of)?;
+    let text = read_text(path)?;
+    let mut document: DocumentMut = match text.parse() {
+        Ok(document) => document,
+        // The product's own reader shows the place.
+        Err(error) => {
+            Image::parse(path, &text)?;
+            return Err(Failure::of(error));
+        }
+    };
     let Some(debian) = document.get_mut("debian").and_then(Item::as_table_like_mut) else {
         return Err(Failure::usage(format!("{} has no [debian]", path.display()))
             .hint("add [debian] with a suite"));
@@ -182,25 +188,25 @@ mod tests {
 
     #[test]
     fn an_added_package_takes_the_lists_style() {
-        assert_eq!(added("[\"a\"]"), "[\"a\", \"new\"]");
+        assert_eq!(added("[\"aa\"]"), "[\"aa\", \"new\"]");
         assert_eq!(added("[]"), "[\"new\"]");
-        let lines = "[\n    # web\n    \"a\", # why\n    \"b\",\n]";
-        assert_eq!(added(lines), "[\n    # web\n    \"a\", # why\n    \"b\",\n    \"new\",\n]");
+        let lines = "[\n    # web\n    \"aa\", # why\n    \"bb\",\n]";
+        assert_eq!(added(lines), "[\n    # web\n    \"aa\", # why\n    \"bb\",\n    \"new\",\n]");
     }
 
     #[test]
     fn a_removed_package_leaves_the_others_alone() {
-        let list = "[\n    \"a\",\n    # kept\n    \"b\",\n]";
+        let list = "[\n    \"aa\",\n    # kept\n    \"bb\",\n]";
         let text = edited(list, |packages| take(packages, 0));
-        assert_eq!(text, "[\n    # kept\n    \"b\",\n]");
-        assert_eq!(edited("[\"a\", \"b\"]", |packages| take(packages, 0)), "[\"b\"]");
+        assert_eq!(text, "[\n    # kept\n    \"bb\",\n]");
+        assert_eq!(edited("[\"aa\", \"bb\"]", |packages| take(packages, 0)), "[\"bb\"]");
     }
 
     #[test]
     fn versions_and_repositories_make_a_table() {
         let text = value("nodejs", Some("22.*"), Some("node")).to_string();
         assert_eq!(text, "{ name = \"nodejs\", version = \"22.*\", from = \"node\" }");
-        let list: Value = format!("[{text}, \"b\"]").parse().unwrap();
+        let list: Value = format!("[{text}, \"bb\"]").parse().unwrap();
         assert_eq!(position(list.as_array().unwrap(), "nodejs"), Some(0));
         assert_eq!(position(list.as_array().unwrap(), "c"), None);
     }

@@ -54,6 +54,18 @@ struct PlatformPlan {
     overrides: Vec<Override>,
 }
 
+/// State that packages make and that stays out, by image.toml.
+#[derive(Debug, Clone, Serialize)]
+struct Removal {
+    path: String,
+    reason: String,
+}
+
+fn removals(image: &Image) -> Vec<Removal> {
+    let rules = image.debian.iter().flat_map(|debian| &debian.remove_state);
+    rules.map(|rule| Removal { path: rule.path.to_string(), reason: rule.reason.clone() }).collect()
+}
+
 /// Plans.
 pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
@@ -91,6 +103,7 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
             "compression": settings.compression.value.as_str(),
             "lock": { "path": image.lock_path.display().to_string(), "changes": pins },
             "files": own.len(),
+            "removes": removals(&image),
             "platforms": plans,
         }));
     }
@@ -225,6 +238,9 @@ fn text(image: &Image, pins: &[Moved], files: usize, plans: &[PlatformPlan]) -> 
     if !pins.is_empty() {
         text.push_str(&format!("{}: to be pinned\n", image.lock_path.display()));
         moved_text(pins).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    for removal in removals(image) {
+        text.push_str(&format!("{} stays out: {}\n", removal.path, removal.reason));
     }
     for plan in plans {
         text.push_str(&format!(

@@ -25,6 +25,10 @@ pub fn run(wiring: &Wiring, arguments: &WhyArguments) -> Result<(), Failure> {
     let path = image_path(&arguments.image.path());
     let image = read_image(&path)?;
     let settings = wiring.settings(&wiring.flags(), Some(&image))?;
+    if !arguments.subject.starts_with('/') {
+        // Without a lock there is nothing to explain, whatever the store has.
+        read_lock(&image.lock_path)?;
+    }
     let store = wiring.existing_store(&settings)?;
     let (text, object) = match arguments.subject.starts_with('/') {
         true => of_path(&store, &image, arguments)?,

@@ -41,16 +41,16 @@ const TRUST: &str = "somebody may be tampering with the mirror; if the archive h
 const NETWORK: &str =
     "check the network, or name another mirror with `--mirror`; `--offline` uses what is here";
 
-/// The opinion of the outermost error of the chain that has one; else the build failed.
+/// A full or read-only disk, wherever in the chain; else the opinion of the outermost error that
+/// has one; else the build failed.
 pub(super) fn classify(error: &(dyn Error + 'static)) -> Opinion {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(opinion) = opinion(error) {
-            return opinion;
-        }
-        next = error.source();
-    }
-    Opinion::of(Family::Failed)
+    let full = chain(error).filter_map(|error| error.downcast_ref()).find_map(disk);
+    let opinion = full.or_else(|| chain(error).find_map(opinion));
+    opinion.unwrap_or(Opinion::of(Family::Failed))
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
@@ -177,8 +177,8 @@ fn coded(code: u8, hint: Option<String>) -> Opinion {
     Opinion { family, hint: hint.or(general) }
 }
 
-/// What the kernel refuses whoever asks is the host's fault; all else is for others to judge.
-fn system(error: &io::Error) -> Option<Opinion> {
+/// A disk that takes no more is to blame, whatever was being done.
+fn disk(error: &io::Error) -> Option<Opinion> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Opinion::with(
             Family::Host,
@@ -187,8 +187,15 @@ fn system(error: &io::Error) -> Option<Opinion> {
         io::ErrorKind::ReadOnlyFilesystem => {
             Some(Opinion::with(Family::Host, "choose a folder that can be written to"))
         }
-        io::ErrorKind::PermissionDenied => Some(Opinion::of(Family::Host)),
         _ => None,
+    }
+}
+
+/// What the kernel refuses whoever asks is the host's fault; all else is for others to judge.
+fn system(error: &io::Error) -> Option<Opinion> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Some(Opinion::of(Family::Host)),
+        _ => disk(error),
     }
 }
 
@@ -298,6 +305,9 @@ mod tests {
         let opinion = classify(&Outer(damaged));
         assert_eq!(opinion.family, Family::Integrity);
         assert!(opinion.hint.is_some_and(|hint| hint.contains("store verify")));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let file = FetchError::File { action: "write", path: "/s".into(), source: full };
+        assert_eq!(classify(&file).family, Family::Host, "a full disk is no network");
         let other = io::Error::from(io::ErrorKind::NotFound);
         assert_eq!(classify(&other), Opinion::of(Family::Failed));
     }

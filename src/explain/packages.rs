@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn a_damaged_control_file_is_named() {
         let key = PackageKey {
-            name: drystone_builder::spec::PackageName::new("x").unwrap(),
+            name: drystone_builder::spec::PackageName::new("xx").unwrap(),
             version: drystone_builder::spec::PackageVersion::new("1").unwrap(),
             architecture: drystone_builder::spec::Architecture::new("all").unwrap(),
         };

@@ -315,6 +315,11 @@ impl Builder<'_> {
             let all: Vec<PackageKey> = locked.all().cloned().collect();
             imported.extend((self.import)(&all)?);
             self.configure(request, platform, locked, table, &imported, &mut work)?;
+        } else if let Some(base) =
+            work.packages.iter().find(|it| configure::base_files::is_known(it))
+        {
+            let listing = listing(self.store, &base.data)?;
+            work.configured = vec![configure::base_files::make(self.store, base, &listing)?];
         }
         work.imported = imported;
         Ok(work)
@@ -339,7 +344,7 @@ impl Builder<'_> {
         }
         let names: Vec<&str> = packages
             .iter()
-            .filter(|package| package.has_effects() && !configure::is_inert(&package.name))
+            .filter(|package| package.has_effects() && !configure::is_inert(package))
             .map(|package| package.name.as_str())
             .take(5)
             .collect();

@@ -15,6 +15,7 @@
 //! ```
 
 mod attribution;
+pub mod base_files;
 mod compose;
 mod database;
 mod driver;
@@ -459,18 +460,15 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Whether configuring these packages can change anything.
+/// Whether scripts must run to configure these packages.
 pub fn is_needed<'a>(packages: impl IntoIterator<Item = &'a Package>) -> bool {
-    packages.into_iter().any(|package| package.has_effects() && !is_inert(&package.name))
+    packages.into_iter().any(|package| package.has_effects() && !is_inert(package))
 }
 
-/// Packages whose scripts do nothing when they are installed for the first time (they act on
-/// upgrades, or only write what the last layer makes anew). A test runs them all and looks.
-pub const INERT: [&str; 2] = ["libc6", "libc-bin"];
-
-/// Whether a package's scripts do nothing at a first installation.
-pub fn is_inert(package: &str) -> bool {
-    INERT.contains(&package)
+/// Whether a package's scripts do nothing when it is installed for the first time (libc6's act on
+/// upgrades), or only what [`base_files`] does without them.
+pub fn is_inert(package: &Package) -> bool {
+    package.name == "libc6" || base_files::is_known(package)
 }
 
 /// The merged-/usr links that every root and image has (Debian's usrmerge).
