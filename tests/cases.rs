@@ -338,7 +338,12 @@ fn answers_and_triggers_reach_scripts() {
             name: "asking",
             fields: "Depends: debconf\nPre-Depends: watching\n",
             files: &[("usr/share/watched/file", "x\n")],
-            control: &[("templates", template), ("config", config), ("postinst", postinst)],
+            control: &[
+                ("templates", template),
+                ("config", config),
+                ("preinst", "#!/bin/sh\n"),
+                ("postinst", postinst),
+            ],
             ..EMPTY
         },
         Deb {
