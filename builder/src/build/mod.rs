@@ -53,7 +53,7 @@ use crate::realise::Checkouts;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Layers, Platform};
-use crate::stack::{PathRules, parse_diversions};
+use crate::stack::{PathRules, parse_diversions, parse_statoverrides};
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;
@@ -418,6 +418,7 @@ impl Builder<'_> {
         }
         let outs = [second.out.clone(), first.out.clone()];
         work.rules.diversions = self.diversions(&outs, work)?;
+        work.rules.overrides = self.overrides(&outs)?;
         if work.is_essential {
             work.accounts = Some(self.accounts(&outs)?);
             work.configured = vec![first.out.clone(), second.out.clone()];
@@ -448,6 +449,22 @@ impl Builder<'_> {
                 || rule.package.as_deref().is_none_or(|package| names.contains(package))
         });
         Ok(diversions)
+    }
+
+    /// Modes and owners that scripts set for paths, whether these existed yet or not. A path that
+    /// no package of the image has is left alone where they are applied.
+    fn overrides(&self, outs: &[Output]) -> Result<Vec<crate::stack::StatOverride>, BuildError> {
+        let text = self.first_text(outs, "var/lib/dpkg/statoverride")?;
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let accounts = self.accounts(outs)?;
+        let id_of = |name: &str, is_group: bool| {
+            let text = if is_group { &accounts.group } else { &accounts.passwd };
+            let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+            line.split(':').nth(2)?.parse().ok()
+        };
+        Ok(parse_statoverrides(&text, &id_of).unwrap_or_default())
     }
 
     fn accounts(&self, outs: &[Output]) -> Result<AccountTexts, BuildError> {
