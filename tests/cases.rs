@@ -32,6 +32,12 @@ fn inside(world: &World, built: &common::Built, command: &[&str]) -> Option<Stri
         let image = format!("{}:{}", layout.display(), built.name);
         run("umoci", &["unpack", "--image", &image, &bundle.display().to_string()]);
     }
+    let null = bundle.join("rootfs/dev/null");
+    if !null.exists() {
+        // A runtime would bring it.
+        std::fs::create_dir_all(null.parent().unwrap()).unwrap();
+        run("mknod", &[null.as_os_str(), "c".as_ref(), "1".as_ref(), "3".as_ref()]);
+    }
     let mut chroot = Command::new("chroot");
     Some(succeed(chroot.arg(bundle.join("rootfs")).args(command)))
 }
@@ -326,9 +332,11 @@ fn answers_and_triggers_reach_scripts() {
                     echo \"$RET\" >/etc/answer\n";
     let watcher = "#!/bin/sh\nif [ \"$1\" = triggered ]; then echo \"$2\" >/etc/triggered; fi\n";
     let Some(own) = Own::new(&[
+        // A package that is not configured yet is told nothing of triggers, so the one with the trigger
+        // must be complete before the other is unpacked.
         Deb {
             name: "asking",
-            fields: "Depends: debconf\n",
+            fields: "Depends: debconf\nPre-Depends: watching\n",
             files: &[("usr/share/watched/file", "x\n")],
             control: &[("templates", template), ("config", config), ("postinst", postinst)],
             ..EMPTY

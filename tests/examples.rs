@@ -155,7 +155,7 @@ fn tools_run() {
         let said = engine.run("tools", &[], &["sh", "-c", "dpkg --audit && dpkg -s jq"]);
         assert!(said.contains("Status: install ok installed"), "{said}");
         let said = engine.run("tools", &[], &["status-of", "http://127.0.0.1:9"]);
-        assert_eq!(said.trim(), r#"{"url":"http://127.0.0.1:9","status":"000"}"#);
+        assert_eq!(said.trim(), r#"{"url":"http://127.0.0.1:9","status":0}"#);
     });
 }
 
