@@ -46,7 +46,7 @@ struct PlannedLayer {
     estimated_size: u64,
 }
 
-/// A path of [files] that something else sets too.
+/// A path of `[files]` that something else sets too.
 #[derive(Debug, Clone, Serialize)]
 struct Override {
     path: String,
