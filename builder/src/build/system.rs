@@ -20,6 +20,7 @@ use crate::finish::root_view::RootView;
 use crate::finish::shebang;
 use crate::finish::status::{Conffile, PackageState, scanner_files};
 use crate::spec;
+use crate::stack::PathRules;
 
 /// Version of the `finish` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
@@ -129,7 +130,8 @@ impl System<'_> {
             .with_inputs(trees)
             .with_arg("controls", controls)
             .with_arg("essential", work.is_essential)
-            .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow]);
+            .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow])
+            .with_arg("rules", rule_texts(&work.rules));
         derivation.platform = Some(format!("linux/{}", self.architecture));
         Ok(derivation)
     }
@@ -290,6 +292,18 @@ impl System<'_> {
         }
         Ok(())
     }
+}
+
+/// The rules as part of the identity: without the Essential set they come from trees that are no inputs.
+fn rule_texts(rules: &PathRules) -> Vec<String> {
+    let diversions = rules.diversions.iter().map(|rule| {
+        format!("divert {} {} {}", rule.package.as_deref().unwrap_or(":"), rule.from, rule.to)
+    });
+    let overrides = rules
+        .overrides
+        .iter()
+        .map(|rule| format!("override {}:{} {:o} {}", rule.uid, rule.gid, rule.mode, rule.path));
+    diversions.chain(overrides).collect()
 }
 
 /// A view in which `/etc/ld.so.conf` stands even when no package brings it.
