@@ -14,6 +14,7 @@ mod alternatives;
 mod error;
 mod files;
 mod finish_script;
+mod remote_files;
 mod share;
 mod system;
 mod view;
@@ -23,7 +24,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use drystone_store::derivation::Derivation;
-use drystone_store::digest::DerivationId;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
@@ -33,6 +34,7 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
+pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
 use crate::configure::{
@@ -51,7 +53,7 @@ use crate::realise::Checkouts;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Layers, Platform};
-use crate::stack::{PathRules, parse_diversions};
+use crate::stack::{PathRules, parse_diversions, parse_statoverrides};
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;
@@ -61,6 +63,10 @@ const NO_DATE: i64 = drystone_store::tar::MTIME as i64;
 /// Fetches and imports packages that the store lacks.
 pub type Import<'a> =
     dyn Fn(&[PackageKey]) -> Result<BTreeMap<PackageKey, ImportedDeb>, BuildError> + Sync + 'a;
+
+/// Brings files that `[files]` names by address into the store; every one of them is in the answer.
+pub type Fetch<'a> =
+    dyn Fn(&[RemoteFile]) -> Result<BTreeMap<BlobDigest, StoredFile>, BuildError> + Sync + 'a;
 
 /// What a build works with.
 pub struct Builder<'a> {
@@ -72,6 +78,8 @@ pub struct Builder<'a> {
     pub progress: &'a dyn Progress,
     /// Fetches and imports packages.
     pub import: &'a Import<'a>,
+    /// Fetches files; not called when there are none to fetch.
+    pub fetch: &'a Fetch<'a>,
 }
 
 /// What to build.
@@ -98,6 +106,8 @@ pub struct Built {
     pub fingerprint: Fingerprint,
     /// How many files `.gitignore` kept out.
     pub ignored_files: usize,
+    /// The blobs of fetched files, for roots.
+    pub fetched: Vec<BlobDigest>,
 }
 
 /// One platform of what was built.
@@ -160,7 +170,12 @@ impl Builder<'_> {
         if let Some(problems) = request.image.unsupported() {
             return Err(BuildError::Image(Box::new(problems)));
         }
-        let local = LocalFiles::read(request.image)?;
+        let remote = RemoteFile::all(request.image);
+        let fetched = match remote.is_empty() {
+            true => BTreeMap::new(),
+            false => (self.fetch)(&remote)?,
+        };
+        let local = LocalFiles::read(request.image, &fetched)?;
         let mut images = Vec::new();
         let mut platforms = Vec::new();
         for platform in request.platforms {
@@ -177,6 +192,7 @@ impl Builder<'_> {
             platforms,
             fingerprint: local.sources.fingerprint,
             ignored_files: local.sources.ignored,
+            fetched: fetched.into_keys().collect(),
         })
     }
 
@@ -402,6 +418,7 @@ impl Builder<'_> {
         }
         let outs = [second.out.clone(), first.out.clone()];
         work.rules.diversions = self.diversions(&outs, work)?;
+        work.rules.overrides = self.overrides(&outs)?;
         if work.is_essential {
             work.accounts = Some(self.accounts(&outs)?);
             work.configured = vec![first.out.clone(), second.out.clone()];
@@ -432,6 +449,22 @@ impl Builder<'_> {
                 || rule.package.as_deref().is_none_or(|package| names.contains(package))
         });
         Ok(diversions)
+    }
+
+    /// Modes and owners that scripts set for paths, whether these existed yet or not. A path that
+    /// no package of the image has is left alone where they are applied.
+    fn overrides(&self, outs: &[Output]) -> Result<Vec<crate::stack::StatOverride>, BuildError> {
+        let text = self.first_text(outs, "var/lib/dpkg/statoverride")?;
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let accounts = self.accounts(outs)?;
+        let id_of = |name: &str, is_group: bool| {
+            let text = if is_group { &accounts.group } else { &accounts.passwd };
+            let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+            line.split(':').nth(2)?.parse().ok()
+        };
+        Ok(parse_statoverrides(&text, &id_of).unwrap_or_default())
     }
 
     fn accounts(&self, outs: &[Output]) -> Result<AccountTexts, BuildError> {

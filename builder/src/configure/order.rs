@@ -68,6 +68,10 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
         }
         rounds.push(Round { unpack, configure });
     }
+    // Without a package there is still the one round that ends the stage.
+    if rounds.is_empty() {
+        rounds.push(Round { unpack: Vec::new(), configure: Vec::new() });
+    }
     rounds
 }
 
