@@ -6,7 +6,7 @@
 //! hint: sudo sysctl -w kernel.unprivileged_userns_clone=1
 //! ```
 //!
-//! The libraries' errors say what went wrong; [`classify`] finds the family of the exit code and
+//! The libraries' errors say what went wrong; `classify` finds the family of the exit code and
 //! the hint by the first error of the chain that has something to say about it.
 
 mod classify;

@@ -3,10 +3,13 @@
 mod outputs;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use drystone_builder::build::{BuildError, BuildRequest, Builder, Built};
+use drystone_builder::build::{
+    BuildError, BuildRequest, Builder, Built, RemoteFile, RemoteFiles, StoredFile, fetch_files,
+};
 use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
@@ -17,6 +20,7 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
+use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
 use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
@@ -225,11 +229,13 @@ impl Work<'_> {
         let downloads = downloader(self.settings);
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
+        let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
         let builder = Builder {
             store: &self.store,
             checkouts: &checkouts,
             progress: &self.wiring.display,
             import: &import,
+            fetch: &fetch,
         };
         let request = BuildRequest {
             image: self.image,
@@ -247,7 +253,7 @@ impl Work<'_> {
         keys: &[PackageKey],
         downloader: &Downloader,
         sources: &Sources,
-    ) -> Result<std::collections::BTreeMap<PackageKey, deb::ImportedDeb>, BuildError> {
+    ) -> Result<BTreeMap<PackageKey, deb::ImportedDeb>, BuildError> {
         interrupt::check().map_err(interrupted)?;
         let progress: &dyn Progress = &self.wiring.display;
         let imports = Imports {
@@ -264,6 +270,26 @@ impl Work<'_> {
                 imported = import_packages(imports, lock, keys) => {
                     imported.map_err(BuildError::Import)
                 }
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
+    fn fetch(
+        &self,
+        files: &[RemoteFile],
+        downloader: &Downloader,
+    ) -> Result<BTreeMap<BlobDigest, StoredFile>, BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let context = RemoteFiles {
+            store: &self.store,
+            downloader,
+            offline: self.locking.offline,
+            progress: &self.wiring.display,
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = fetch_files(context, files) => Ok(fetched?),
                 () = interrupt::cancelled() => Err(interrupted(Interrupted)),
             }
         })
@@ -286,7 +312,7 @@ impl Work<'_> {
                 platform: platform.platform.to_string(),
                 derivations: platform.derivations.clone(),
                 trees,
-                blobs: Vec::new(),
+                blobs: built.fetched.clone(),
                 output: archive.map(absolute).transpose()?,
             };
             self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;

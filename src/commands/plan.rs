@@ -1,11 +1,16 @@
 //! `plan`: what a build would do, without doing it.
 
-use drystone_builder::build::LocalFiles;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile, stored};
 use drystone_builder::image::order::FOREIGN_CLASS;
 use drystone_builder::image::{LayersOption, OrderTable, PackItem, plan_layers};
 use drystone_builder::lock::{Lock, LockedPlatform};
 use drystone_builder::source::debian::deb::imported;
+use drystone_builder::source::fetch::shown;
 use drystone_builder::spec::{Image, Layers, Platform};
+use drystone_store::digest::BlobDigest;
 use drystone_store::store::Store;
 use drystone_store::tree::{Kind, TreePath};
 use serde::Serialize;
@@ -26,6 +31,13 @@ struct Fetch {
     size: u64,
 }
 
+/// A file of `[files]` that the store lacks.
+#[derive(Debug, Clone, Serialize)]
+struct FileDownload {
+    path: String,
+    url: String,
+}
+
 /// A layer as planned.
 #[derive(Debug, Clone, Serialize)]
 struct PlannedLayer {
@@ -34,7 +46,7 @@ struct PlannedLayer {
     estimated_size: u64,
 }
 
-/// A path of [files] that something else sets too.
+/// A path of `[files]` that something else sets too.
 #[derive(Debug, Clone, Serialize)]
 struct Override {
     path: String,
@@ -84,7 +96,8 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     let pins = moved(&old, &lock);
     let exists = has_store(&settings);
     let store = if exists { Some(wiring.store(&settings)?) } else { None };
-    let local = LocalFiles::read(&image)?;
+    let (downloads, fetched) = downloads(&image, store.as_ref())?;
+    let local = LocalFiles::read(&image, &fetched)?;
     let own: Vec<TreePath> = local
         .sources
         .entries
@@ -104,10 +117,36 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
             "lock": { "path": image.lock_path.display().to_string(), "changes": pins },
             "files": own.len(),
             "removes": removals(&image),
+            "downloads": downloads,
             "platforms": plans,
         }));
     }
-    answer::print(&text(&image, &pins, own.len(), &plans))
+    let mut answer = text(&image, &pins, own.len(), &plans);
+    for download in &downloads {
+        answer.push_str(&format!("fetch {} from {}\n", download.path, download.url));
+    }
+    answer::print(&answer)
+}
+
+/// Files to fetch, and all fetched files as the walk wants them: what is not here yet has no
+/// content, and needs none to be planned.
+fn downloads(
+    image: &Image,
+    store: Option<&Store>,
+) -> Result<(Vec<FileDownload>, BTreeMap<BlobDigest, StoredFile>), Failure> {
+    let (mut missing, mut fetched) = (Vec::new(), BTreeMap::new());
+    for file in RemoteFile::all(image) {
+        let found = match store {
+            Some(store) => stored(store, &file.sha256)?,
+            None => None,
+        };
+        if found.is_none() {
+            missing.push(FileDownload { path: file.target, url: shown(&file.url) });
+        }
+        let nothing = StoredFile { path: PathBuf::new(), size: 0 };
+        fetched.insert(file.sha256, found.unwrap_or(nothing));
+    }
+    Ok((missing, fetched))
 }
 
 fn plan(

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use drystone_builder::build::BuildError;
+use drystone_builder::build::{BuildError, RemoteFileError};
 use drystone_builder::configure::ConfigureError;
 use drystone_builder::lock::LockError;
 use drystone_builder::output::OutputError;
@@ -109,6 +109,7 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
 fn build(error: &BuildError) -> Option<Opinion> {
     match error {
         BuildError::Import(error) => opinion(error),
+        BuildError::RemoteFile(error) => remote_file(error),
         BuildError::Configure(error) => configure(error),
         BuildError::Files(error) => files(error),
         BuildError::Output(error) => output(error),
@@ -207,6 +208,34 @@ fn fetch(error: &FetchError) -> Option<Opinion> {
         )),
         FetchError::File { source, .. } => system(source),
         _ => Some(Opinion::with(Family::Network, NETWORK)),
+    }
+}
+
+fn remote_file(error: &RemoteFileError) -> Option<Opinion> {
+    match error {
+        RemoteFileError::Offline { .. } => {
+            Some(Opinion::with(Family::Network, "run it once without --offline"))
+        }
+        RemoteFileError::Fetch { source, .. } => match &**source {
+            error if error.is_verification_failure() => Some(Opinion::with(
+                Family::Integrity,
+                "if the new content is what you want, write its digest into image.toml as `sha256`",
+            )),
+            FetchError::File { source, .. } => system(source),
+            FetchError::TooLarge { .. } | FetchError::Scheme { .. } => {
+                Some(Opinion::of(Family::Network))
+            }
+            _ => Some(Opinion::with(
+                Family::Network,
+                "check the network, and the address in image.toml",
+            )),
+        },
+        RemoteFileError::Damaged { .. } => {
+            Some(Opinion::with(Family::Integrity, "check this host's disk and memory"))
+        }
+        RemoteFileError::Io { source, .. } => system(source),
+        RemoteFileError::Store(error) => store(error),
+        RemoteFileError::Worker(_) => None,
     }
 }
 

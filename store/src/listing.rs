@@ -144,7 +144,8 @@ fn decode_line(line: &str) -> Option<ListingEntry> {
             hash = Some(last?.parse().ok()?);
             Kind::File { size: number(5)? }
         }
-        "l" => Kind::Symlink { target: last?.to_owned() },
+        // No tree holds an empty link, and written again it would be cut off as a trailing part.
+        "l" => Kind::Symlink { target: last.filter(|target| !target.is_empty())?.to_owned() },
         "h" => Kind::HardLink { target: TreePath::new(last?).ok()? },
         "w" => Kind::Deletion,
         _ => return None,

@@ -5,6 +5,7 @@ use std::io;
 use drystone_store::store::StoreError;
 use drystone_store::tree::{SpoolError, TreePath};
 
+use super::remote_files::RemoteFileError;
 use crate::configure::ConfigureError;
 use crate::document::Diagnostics;
 use crate::finish::accounts::AccountError;
@@ -35,6 +36,9 @@ pub enum BuildError {
     /// A package could not be had.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A file of `[files]` could not be fetched.
+    #[error(transparent)]
+    RemoteFile(#[from] RemoteFileError),
     /// Packages could not be configured.
     #[error(transparent)]
     Configure(#[from] ConfigureError),

@@ -1,13 +1,16 @@
 //! `[files]` as a tree.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
+use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
-use drystone_store::store::Store;
+use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::BuildError;
+use super::remote_files::StoredFile;
 use super::view::StackView;
 use crate::finish::private_keys;
 use crate::source::debian::deb::merge_usr;
@@ -26,11 +29,13 @@ pub struct LocalFiles {
 }
 
 impl LocalFiles {
-    /// Walks the sources of `[files]`.
-    pub fn read(image: &Image) -> Result<Self, BuildError> {
-        let specs: Vec<FileSpec> =
-            image.files.iter().filter_map(|entry| convert(image, entry)).collect();
-        Ok(Self { sources: read_sources(&specs)? })
+    /// Walks the sources of `[files]`; `fetched` has those that were downloaded.
+    pub fn read(
+        image: &Image,
+        fetched: &BTreeMap<BlobDigest, StoredFile>,
+    ) -> Result<Self, BuildError> {
+        let specs = image.files.iter().filter_map(|entry| convert(image, entry, fetched));
+        Ok(Self { sources: read_sources(&specs.collect::<Result<Vec<_>, _>>()?)? })
     }
 
     /// What was read, for the question whether it changed.
@@ -71,7 +76,11 @@ impl LocalFiles {
     }
 }
 
-fn convert(image: &Image, entry: &FileEntry) -> Option<FileSpec> {
+fn convert(
+    image: &Image,
+    entry: &FileEntry,
+    fetched: &BTreeMap<BlobDigest, StoredFile>,
+) -> Option<Result<FileSpec, BuildError>> {
     let source = match &entry.source {
         FileSource::Local(path) => {
             files::FileSource::Path { path: path.below(&image.directory), include: Vec::new() }
@@ -79,16 +88,20 @@ fn convert(image: &Image, entry: &FileEntry) -> Option<FileSpec> {
         FileSource::Text(text) => files::FileSource::Text(text.clone()),
         FileSource::Symlink { target } => files::FileSource::Symlink(target.clone()),
         FileSource::Directory => files::FileSource::Directory,
-        // `Image::unsupported` refuses the others before a build begins.
-        FileSource::Recipe { .. } | FileSource::Download { .. } => return None,
+        FileSource::Download { sha256, .. } => match fetched.get(sha256) {
+            Some(file) => files::FileSource::Stored { path: file.path.clone(), size: file.size },
+            None => return Some(Err(StoreError::NoBlob(*sha256).into())),
+        },
+        // `Image::unsupported` refuses recipes before a build begins.
+        FileSource::Recipe { .. } => return None,
     };
-    Some(FileSpec {
+    Some(Ok(FileSpec {
         destination: entry.target.tree_path().cloned(),
         source,
         mode: entry.mode,
         uid: entry.uid,
         gid: entry.gid,
-    })
+    }))
 }
 
 fn add(

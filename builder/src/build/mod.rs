@@ -14,6 +14,7 @@ mod alternatives;
 mod error;
 mod files;
 mod finish_script;
+mod remote_files;
 mod share;
 mod system;
 mod view;
@@ -23,7 +24,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use drystone_store::derivation::Derivation;
-use drystone_store::digest::DerivationId;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
@@ -33,6 +34,7 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
+pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
 use crate::configure::{
@@ -62,6 +64,10 @@ const NO_DATE: i64 = drystone_store::tar::MTIME as i64;
 pub type Import<'a> =
     dyn Fn(&[PackageKey]) -> Result<BTreeMap<PackageKey, ImportedDeb>, BuildError> + Sync + 'a;
 
+/// Brings files that `[files]` names by address into the store; every one of them is in the answer.
+pub type Fetch<'a> =
+    dyn Fn(&[RemoteFile]) -> Result<BTreeMap<BlobDigest, StoredFile>, BuildError> + Sync + 'a;
+
 /// What a build works with.
 pub struct Builder<'a> {
     /// The store.
@@ -72,6 +78,8 @@ pub struct Builder<'a> {
     pub progress: &'a dyn Progress,
     /// Fetches and imports packages.
     pub import: &'a Import<'a>,
+    /// Fetches files; not called when there are none to fetch.
+    pub fetch: &'a Fetch<'a>,
 }
 
 /// What to build.
@@ -98,6 +106,8 @@ pub struct Built {
     pub fingerprint: Fingerprint,
     /// How many files `.gitignore` kept out.
     pub ignored_files: usize,
+    /// The blobs of fetched files, for roots.
+    pub fetched: Vec<BlobDigest>,
 }
 
 /// One platform of what was built.
@@ -160,7 +170,12 @@ impl Builder<'_> {
         if let Some(problems) = request.image.unsupported() {
             return Err(BuildError::Image(Box::new(problems)));
         }
-        let local = LocalFiles::read(request.image)?;
+        let remote = RemoteFile::all(request.image);
+        let fetched = match remote.is_empty() {
+            true => BTreeMap::new(),
+            false => (self.fetch)(&remote)?,
+        };
+        let local = LocalFiles::read(request.image, &fetched)?;
         let mut images = Vec::new();
         let mut platforms = Vec::new();
         for platform in request.platforms {
@@ -177,6 +192,7 @@ impl Builder<'_> {
             platforms,
             fingerprint: local.sources.fingerprint,
             ignored_files: local.sources.ignored,
+            fetched: fetched.into_keys().collect(),
         })
     }
 

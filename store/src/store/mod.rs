@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! db.sqlite          metadata: trees, layers, derivations, outputs, facts
-//! blobs/sha256/HEX   layers, listings, archives, manifests
+//! blobs/sha256/HEX   layers, listings, fetched files, manifests
 //! trees/HASH/        checkouts, made only for sandboxes
 //! roots/NAME.json    what keeps things from garbage collection
 //! logs/ID            output of builds

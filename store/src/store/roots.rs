@@ -32,7 +32,7 @@ pub struct Root {
     pub derivations: Vec<DerivationId>,
     /// Trees to keep.
     pub trees: Vec<TreeHash>,
-    /// Blobs to keep that belong to no tree: archives, manifests.
+    /// Blobs to keep that belong to no tree: fetched files, manifests.
     pub blobs: Vec<BlobDigest>,
     /// The file that the image was written to; for people.
     pub output: Option<PathBuf>,

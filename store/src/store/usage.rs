@@ -54,7 +54,7 @@ pub struct StoreUsage {
     pub layers: UsageOfKind,
     /// Listings.
     pub listings: UsageOfKind,
-    /// Blobs that belong to no tree: archives, manifests.
+    /// Blobs that belong to no tree: fetched files, manifests.
     pub archives: UsageOfKind,
     /// Checkouts, as far as this user may look.
     pub checkouts: UsageOfKind,

@@ -63,6 +63,11 @@ impl Assembly {
                 let kind = Kind::File { size: content.len() as u64 };
                 (kind, spec.mode.unwrap_or(FILE_MODE), ContentSource::Inline(content))
             }
+            FileSource::Stored { path, size } => {
+                let kind = Kind::File { size: *size };
+                let mode = spec.mode.unwrap_or(FILE_MODE);
+                (kind, mode, ContentSource::Path(path.clone()))
+            }
             FileSource::Symlink(target) => {
                 (Kind::Symlink { target: target.clone() }, 0o777, ContentSource::None)
             }

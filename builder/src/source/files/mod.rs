@@ -134,6 +134,14 @@ pub enum FileSource {
         /// slash, `**` does not, and the name of a directory takes all below it.
         include: Vec<String>,
     },
+    /// A file that the store keeps under its digest: never executable by itself, and not stamped,
+    /// since it cannot change.
+    Stored {
+        /// Absolute path on disk.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// This text.
     Text(String),
     /// A symbolic link with this text.
