@@ -136,7 +136,7 @@ impl Store {
         let plan = repair::Plan::new(&problems, &records);
         report.lost = plan.lost(&records);
         if options.repair {
-            report.repaired = self.repair(&plan, &records, options.remove)?;
+            report.repaired = self.repair(&plan, &records, &disk, options.remove)?;
         }
         Ok(report)
     }

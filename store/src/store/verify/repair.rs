@@ -9,6 +9,7 @@ use super::{Lost, Problem, Repair};
 use crate::digest::{BlobDigest, DerivationId, TreeHash};
 use crate::layer::{Compression, Layer};
 use crate::realisation::Output;
+use crate::store::disk::Disk;
 use crate::store::gc::RemoveTree;
 use crate::store::inventory::{Inventory, MalformedRow, Removal};
 use crate::store::{Store, StoreError, now};
@@ -113,6 +114,7 @@ impl Store {
         &self,
         plan: &Plan,
         records: &Inventory,
+        disk: &Disk,
         remove: &RemoveTree<'_>,
     ) -> Result<Vec<Repair>, StoreError> {
         let mut done: Vec<Repair> =
@@ -139,11 +141,16 @@ impl Store {
                 self.repair_tree(plan, &record.output, &mut done)?;
             }
         }
-        for hash in &plan.checkouts {
-            let Some(record) = records.trees.get(hash) else { continue };
-            let tree = record.output.path.clone();
-            self.remove_checkout(&self.checkout_path(&tree), remove)?;
-            done.push(Repair::RemovedCheckout { tree });
+        // A checkout that no listing could vouch for goes too: were its tree made again, it would
+        // be taken for whole.
+        for hash in &disk.checkouts {
+            let record = records.trees.get(hash);
+            if record.is_some() && !plan.checkouts.contains(hash) && !plan.trees.contains(hash) {
+                continue;
+            }
+            self.remove_checkout(&self.root().join("trees").join(hash.to_string()), remove)?;
+            let tree = record.map(|record| record.output.path.clone());
+            done.extend(tree.map(|tree| Repair::RemovedCheckout { tree }));
         }
         Ok(done)
     }

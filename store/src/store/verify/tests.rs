@@ -383,6 +383,18 @@ fn unknown_files_and_damaged_roots_are_told_and_left() {
 }
 
 #[test]
+fn a_checkout_is_not_taken_for_whole_when_its_tree_is_made_again() {
+    let mut sample = Sample::new();
+    let tool = sample.store.checkout_path(&sample.one.path).join("usr/bin/tool");
+    std::fs::write(tool, "x").unwrap();
+    // Without listing and layer nothing can tell that the checkout is damaged.
+    std::fs::remove_file(sample.store.blob_path(&sample.one.listing.digest)).unwrap();
+    std::fs::remove_file(sample.layer(&sample.one, Compression::Gzip1)).unwrap();
+    sample.costs_one(|problem| matches!(problem, Problem::MissingLayer { .. }));
+    assert!(!sample.store.checkout_path(&sample.one.path).exists());
+}
+
+#[test]
 fn every_problem_is_told_at_once() {
     let mut sample = Sample::new();
     flip(&sample.layer(&sample.one, Compression::Gzip1));
@@ -423,7 +435,9 @@ proptest! {
         for (index, kind) in damages {
             let files: Vec<PathBuf> = ["blobs", "trees"]
                 .iter()
-                .flat_map(|name| walkdir::WalkDir::new(sample.store.root().join(name)))
+                .flat_map(|name| {
+                    walkdir::WalkDir::new(sample.store.root().join(name)).sort_by_file_name()
+                })
                 .map(|entry| entry.unwrap())
                 .filter(|entry| entry.file_type().is_file())
                 .map(walkdir::DirEntry::into_path)
