@@ -4,11 +4,13 @@ mod outputs;
 mod report;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use drystone_builder::build::{
-    BuildError, BuildRequest, Builder, Built, RemoteFile, RemoteFiles, StoredFile, fetch_files,
+    BuildError, BuildRequest, Builder, Built, RecipeOptions, RemoteFile, RemoteFiles, StoredFile,
+    fetch_files,
 };
 use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
@@ -155,7 +157,7 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let built = self.build(&lock)?;
+        let built = self.build(arguments, targets, &lock)?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
@@ -168,7 +170,7 @@ impl Work<'_> {
         let written = targets.write(&output, &self.wiring.display)?;
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
-            self.wiring.display.note(format!("{count} left out of [files]"));
+            self.wiring.display.note(format!("{count} left out"));
         }
         let answer = self.answer(targets, &built, &written, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
@@ -178,7 +180,7 @@ impl Work<'_> {
         let (reference, report) = (answer.reference.clone(), answer.report.clone());
         // What was read of the lock counts, and not what somebody has written since.
         let lock_stamp = (stamped && !lock_changed).then_some(lock_stamp);
-        self.remember(arguments, targets, inputs, built.fingerprint, lock_stamp, answer);
+        self.remember(arguments, targets, inputs, built.fingerprints, lock_stamp, answer);
         self.wiring.display.finish();
         say(arguments, &reference, &report)
     }
@@ -210,13 +212,13 @@ impl Work<'_> {
         arguments: &BuildArguments,
         targets: &Targets,
         mut inputs: Inputs,
-        local: Fingerprint,
+        local: Vec<Fingerprint>,
         lock: Option<Fingerprint>,
         answer: Answer,
     ) {
         let Some(question) = question(arguments) else { return };
         let mut written: Vec<PathBuf> = targets.archive.iter().cloned().collect();
-        inputs.extend(local);
+        local.into_iter().for_each(|stamps| inputs.extend(stamps));
         match lock {
             Some(stamp) => inputs.extend(stamp),
             None => written.push(self.image.lock_path.clone()),
@@ -224,7 +226,12 @@ impl Work<'_> {
         question.remember(&self.store, inputs, &written, answer);
     }
 
-    fn build(&self, lock: &Lock) -> Result<Built, Failure> {
+    fn build(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        lock: &Lock,
+    ) -> Result<Built, Failure> {
         let checkouts = Checkouts::new(&self.store);
         let downloads = downloader(self.settings);
         let sources = locking::sources(self.settings, self.image);
@@ -244,7 +251,17 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        Ok(builder.build(&request)?)
+        let mut written: Vec<PathBuf> = targets.archive.iter().cloned().collect();
+        written.extend([self.image.path.clone(), self.image.lock_path.clone()]);
+        let options = RecipeOptions {
+            jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
+            keep_going: arguments.keep_going,
+            keep_failed: arguments.keep_failed,
+            only: None,
+            written,
+        };
+        let recipes = builder.build_recipes(&request, &options)?;
+        Ok(builder.build(&request, &recipes)?)
     }
 
     fn import(

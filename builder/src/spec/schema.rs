@@ -141,6 +141,8 @@ pub(super) static RECIPE: Schema = table(
         key("script", "a shell script, a string", r#"script = "make install DESTDIR=$out""#),
         key("env", "a table of strings", r#"env = { CFLAGS = "-O2" }"#),
         key("outputs", "a list of names", r#"outputs = ["out", "dev"]"#),
+        key("time-limit", "a span of time, a string", r#"time-limit = "2h""#),
+        key("silence-limit", "a span of time, a string", r#"silence-limit = "10m""#),
         key("platforms", "a list of platforms", r#"platforms = ["linux/amd64"]"#),
     ],
 );
