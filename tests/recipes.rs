@@ -42,6 +42,7 @@ fn a_c_service_is_built_and_answers() {
         assert!(root.get(absent).is_none(), "/{absent} has no business here");
     }
     let lock = fs::read_to_string(project.folder.join("image.lock")).unwrap();
+    assert!(lock.contains("libc6 = \"greeting\""), "libc6 joins by itself: {lock}");
     assert!(
         lock.contains("\"gcc-12\"") && lock.contains("\"server gcc libc6-dev make\""),
         "{lock}"
@@ -284,4 +285,73 @@ fn what_a_build_writes_is_no_source() {
     let second = world.build(&project, &["--locked", "--offline", "--progress", "plain"]);
     assert_eq!(second.digest, first.digest);
     assert!(ran(&second.messages).is_empty(), "{}", second.messages);
+}
+
+/// What an output needs when it runs joins the image and the lock, and leaves with the need.
+#[test]
+fn what_outputs_need_joins_the_image() {
+    let Some(world) = World::shared() else { return };
+    let toml = |line: &str| {
+        let script = format!(
+            "mkdir -p $out/bin; printf '#!{line}\\n' > $out/bin/app; chmod +x $out/bin/app; \
+             ln -s /usr/bin/sed $out/bin/editor"
+        );
+        image(&format!("[recipe.app]\nscript = '''{script}'''\n"))
+    };
+    let project = world.project("runtime", &toml("/usr/bin/env perl"));
+    let built = world.build(&project, &[]);
+    let root = built.root();
+    for path in ["usr/bin/perl", "usr/bin/env", "usr/bin/sed", "usr/bin/app"] {
+        root.at(path);
+    }
+    let lock = fs::read_to_string(project.folder.join("image.lock")).unwrap();
+    let found = "found-by]\ncoreutils = \"app\"\nperl-base = \"app\"\nsed = \"app\"\n";
+    assert!(lock.contains(found), "{lock}");
+    let again = world.build(&project, &["--locked"]);
+    assert_eq!(again.digest, built.digest);
+    project.write("image.toml", &toml("/bin/sh"));
+    let output = world.try_build(&project, &["--locked"]);
+    common::expect_failure(&output, 3, &["recipes need other packages at run time", "perl-base"]);
+    let less = world.build(&project, &[]);
+    assert!(less.root().get("usr/bin/perl").is_none(), "nothing needs it any more");
+    less.root().at("usr/bin/dash");
+    project.write("image.toml", &toml("/opt/none"));
+    let missing = world.build(&project, &[]);
+    let warning = "/usr/bin/app is run by /opt/none, which is nowhere";
+    assert!(missing.messages.contains(warning), "{}", missing.messages);
+}
+
+/// One recipe alone, its log, and a command in its build environment.
+#[test]
+fn recipes_can_be_worked_with_alone() {
+    let Some(world) = World::shared() else { return };
+    let unique = world.folder.path().display().to_string();
+    let project = world.project(
+        "alone",
+        &image(&format!(
+            "[recipe.lib]\nscript = \"echo said {unique}; echo lib > $out/lib-made\"\n\
+             [recipe.app]\nscript = \"exit 9\"\nrecipes = [\"lib\"]\nsource = \"src\"\n"
+        )),
+    );
+    project.write("src/code", "here\n");
+    let output = world.try_build(&project, &["--recipe", "lib"]);
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    let answer = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && answer.starts_with("lib:out "), "{answer}{complaint}");
+    assert!(!project.folder.join("recipes.tar").exists(), "no image is written");
+    let file = project.folder.join("image.toml").display().to_string();
+    let said = common::succeed(&mut world.drystone(&["log", "lib", "-f", &file]));
+    assert_eq!(said, format!("said {unique}\n"));
+    let command = ["shell", "app", "-f", &file, "-c", "cat code /lib-made; echo $out; id -u"];
+    let said = common::succeed(&mut world.drystone(&command));
+    assert_eq!(said, "here\nlib\n/out/out\n1000\n");
+    let output = world.drystone(&["shell", "app", "-f", &file, "-c", "exit 3"]).output().unwrap();
+    common::expect_failure(&output, 1, &["exited with status 3"]);
+    let output = world.try_build(&project, &["--recipe", "libb"]);
+    common::expect_failure(&output, 2, &["there is no recipe `libb`", "app, lib"]);
+    let output = world.try_build(&project, &["--keep-failed"]);
+    let said = common::expect_failure(&output, 1, &["drystone shell app --kept "]);
+    let kept = said.split("--kept ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let command = ["shell", "app", "-f", &file, "--kept", &kept, "-c", "cat code"];
+    assert_eq!(common::succeed(&mut world.drystone(&command)), "here\n");
 }

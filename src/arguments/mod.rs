@@ -11,7 +11,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
-    DerivationCommand, DiffArguments, LogArguments, ShowArguments, TreeArguments, WhyArguments,
+    DerivationCommand, DiffArguments, LogArguments, ShellArguments, ShowArguments, TreeArguments,
+    WhyArguments,
 };
 pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
@@ -99,6 +100,8 @@ pub enum Command {
     Derivation(DerivationCommand),
     /// Show the output of a build step
     Log(LogArguments),
+    /// Run a command in the environment that a recipe is built in
+    Shell(Box<ShellArguments>),
     /// Check whether this host can build, and say how to mend what is missing
     Doctor(DoctorArguments),
     /// Write an image.toml to start from

@@ -5,12 +5,13 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drystone_builder::build::{
-    BuildError, BuildRequest, Builder, Built, RecipeOptions, RemoteFile, RemoteFiles, StoredFile,
-    fetch_files,
+    BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
+    StoredFile, fetch_files,
 };
 use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
@@ -28,8 +29,8 @@ use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
 use crate::answer;
-use crate::arguments::BuildArguments;
-use crate::diagnostics::Failure;
+use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
+use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
 use crate::quantity::counted;
@@ -75,7 +76,8 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
     let elsewhere = !arguments.load.is_empty()
         || arguments.oci_layout.is_some()
         || arguments.metadata_file.is_some()
-        || !arguments.push.is_empty();
+        || !arguments.push.is_empty()
+        || arguments.recipe.is_some();
     if elsewhere {
         return None;
     }
@@ -107,22 +109,50 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
     let mut inputs = Inputs::surroundings();
     let path = image_path(&arguments.image.path());
     inputs.stamp(&absolute(&path)?);
-    let image = read_buildable(&path)?;
+    begin(wiring, arguments, |work| match &arguments.recipe {
+        Some(name) => work.recipe(arguments, name),
+        None => {
+            let targets = Targets::new(arguments, work.image)?;
+            let mut warnings = Vec::new();
+            if let Some(epoch) = &work.settings.source_date_epoch {
+                let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
+                wiring.display.warn(&text);
+                warnings.push(text);
+            }
+            work.run(arguments, &targets, inputs, warnings)
+        }
+    })
+}
+
+/// Runs a command where a recipe is built.
+pub fn shell(wiring: &Wiring, arguments: &ShellArguments) -> Result<(), Failure> {
+    let build = BuildArguments {
+        image: ImageFile { file: None, option: arguments.image.clone() },
+        platform: arguments.platform.iter().cloned().collect(),
+        locked: arguments.locked,
+        archive: arguments.archive.clone(),
+        ..BuildArguments::default()
+    };
+    begin(wiring, &build, |work| work.shell(&build, arguments))
+}
+
+/// Makes ready what a build works with.
+fn begin(
+    wiring: &Wiring,
+    arguments: &BuildArguments,
+    work: impl FnOnce(&Work<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
     bound_threads(&settings);
-    let targets = Targets::new(arguments, &image)?;
-    let mut warnings = Vec::new();
-    if let Some(epoch) = &settings.source_date_epoch {
-        let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
-        wiring.display.warn(&text);
-        warnings.push(text);
-    }
-    let work = Work {
+    let store = Arc::new(wiring.store(&settings)?);
+    work(&Work {
         wiring,
         settings: &settings,
         image: &image,
         platforms: platforms(&arguments.platform, &image)?,
-        store: Arc::new(wiring.store(&settings)?),
+        store: &store,
+        checkouts: Checkouts::new(&store),
         runtime: runtime()?,
         locking: Locking {
             settings: &settings,
@@ -130,8 +160,7 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
             locked: arguments.locked,
             display: &wiring.display,
         },
-    };
-    work.run(arguments, &targets, inputs, warnings)
+    })
 }
 
 /// A build under way.
@@ -140,7 +169,9 @@ struct Work<'a> {
     settings: &'a Settings,
     image: &'a Image,
     platforms: Vec<Platform>,
-    store: Arc<Store>,
+    store: &'a Arc<Store>,
+    /// One sandbox session serves recipes and image.
+    checkouts: Checkouts<'a>,
     runtime: Runtime,
     locking: Locking<'a>,
 }
@@ -157,7 +188,7 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let built = self.build(arguments, targets, &lock)?;
+        let (built, lock) = self.build(arguments, targets, lock)?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
@@ -223,23 +254,104 @@ impl Work<'_> {
             Some(stamp) => inputs.extend(stamp),
             None => written.push(self.image.lock_path.clone()),
         }
-        question.remember(&self.store, inputs, &written, answer);
+        question.remember(self.store, inputs, &written, answer);
     }
 
+    /// Builds the recipes, closes the lock over what they need when they run, and builds the image.
     fn build(
         &self,
         arguments: &BuildArguments,
         targets: &Targets,
+        lock: Lock,
+    ) -> Result<(Built, Lock), Failure> {
+        let options = self.recipe_options(arguments, targets.archive.as_deref());
+        let recipes =
+            self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
+        interrupt::check().map_err(Failure::of)?;
+        let lock = self.locking.close(&self.runtime, self.image, lock, &recipes.found)?;
+        let built =
+            self.with_builder(&lock, |builder, request| builder.build(request, &recipes))?;
+        Ok((built, lock))
+    }
+
+    fn recipe_options(&self, arguments: &BuildArguments, archive: Option<&Path>) -> RecipeOptions {
+        let mut written: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
+        let usual = outputs::default_archive(self.image);
+        written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
+        RecipeOptions {
+            jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
+            keep_going: arguments.keep_going,
+            keep_failed: arguments.keep_failed,
+            only: arguments.recipe.clone(),
+            written,
+        }
+    }
+
+    /// Builds one recipe, and says where its outputs are in the store.
+    fn recipe(&self, arguments: &BuildArguments, name: &str) -> Result<(), Failure> {
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let options = self.recipe_options(arguments, None);
+        let built =
+            self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
+        self.wiring.display.finish();
+        let mut outputs = Vec::new();
+        for (platform, made) in &built.platforms {
+            let made = made.iter().filter(|(made, _)| made.as_str() == name);
+            for (output, tree) in made.flat_map(|(_, made)| &made.outputs) {
+                let platform = platform.to_string();
+                outputs.push((platform, output.to_string(), tree.path.to_string()));
+            }
+        }
+        if arguments.json {
+            let outputs: Vec<_> = outputs
+                .iter()
+                .map(|(platform, output, path)| {
+                    serde_json::json!({ "platform": platform, "output": output, "path": path })
+                })
+                .collect();
+            return answer::json(&serde_json::json!({ "recipe": name, "outputs": outputs }));
+        }
+        let lines = outputs.iter().map(|(_, output, path)| format!("{name}:{output} {path}\n"));
+        answer::print(&lines.collect::<String>())
+    }
+
+    /// Runs a command where a recipe is built.
+    fn shell(&self, build: &BuildArguments, arguments: &ShellArguments) -> Result<(), Failure> {
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let options = self.recipe_options(build, None);
+        let output = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::io("open standard output", error))?;
+        let kept = arguments.kept.as_deref().map(absolute).transpose()?;
+        let by_hand = ByHand {
+            recipe: &arguments.recipe,
+            command: &arguments.command,
+            kept: kept.as_deref(),
+            output: &output.into(),
+        };
+        let ended = self.with_builder(&lock, |builder, request| {
+            builder.run_by_hand(request, &options, &by_hand)
+        })?;
+        match ended {
+            None => Ok(()),
+            Some(words) => Err(Failure::new(Family::Failed, format!("the command {words}"))),
+        }
+    }
+
+    /// Does something with a builder that follows a lock.
+    fn with_builder<T>(
+        &self,
         lock: &Lock,
-    ) -> Result<Built, Failure> {
-        let checkouts = Checkouts::new(&self.store);
+        work: impl FnOnce(&Builder<'_>, &BuildRequest<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, Failure> {
         let downloads = downloader(self.settings);
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
         let builder = Builder {
-            store: &self.store,
-            checkouts: &checkouts,
+            store: self.store,
+            checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
@@ -251,17 +363,7 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        let mut written: Vec<PathBuf> = targets.archive.iter().cloned().collect();
-        written.extend([self.image.path.clone(), self.image.lock_path.clone()]);
-        let options = RecipeOptions {
-            jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
-            keep_going: arguments.keep_going,
-            keep_failed: arguments.keep_failed,
-            only: None,
-            written,
-        };
-        let recipes = builder.build_recipes(&request, &options)?;
-        Ok(builder.build(&request, &recipes)?)
+        Ok(work(&builder, &request)?)
     }
 
     fn import(
@@ -274,7 +376,7 @@ impl Work<'_> {
         interrupt::check().map_err(interrupted)?;
         let progress: &dyn Progress = &self.wiring.display;
         let imports = Imports {
-            store: &self.store,
+            store: self.store,
             downloader,
             sources,
             compression: layer::Compression::Store1,
@@ -299,7 +401,7 @@ impl Work<'_> {
     ) -> Result<BTreeMap<BlobDigest, StoredFile>, BuildError> {
         interrupt::check().map_err(interrupted)?;
         let context = RemoteFiles {
-            store: &self.store,
+            store: self.store,
             downloader,
             offline: self.locking.offline,
             progress: &self.wiring.display,

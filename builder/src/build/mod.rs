@@ -11,6 +11,7 @@
 //! change costs a look-up.
 
 mod alternatives;
+mod closure;
 mod error;
 mod files;
 mod finish_script;
@@ -35,7 +36,7 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
-pub use recipes::{BuiltRecipes, ReadyRecipe, RecipeOptions};
+pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 

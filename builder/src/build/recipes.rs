@@ -2,21 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use drystone_store::digest::DerivationId;
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
+use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::closure::{Owner, closure};
 use super::{BuildError, BuildRequest, Builder, StackView, listing, state_table};
 use crate::configure::{self, Configured, Package, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
+use crate::progress::Event;
 use crate::recipe::{Job, Made, RecipeError, Workbench, build_all, plain, read_source};
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
-use crate::spec::{FileSource, Image, Name, Platform, RecipeOutput};
+use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
 use crate::stack::{PathRules, parse_diversions};
 
 /// How recipes are built.
@@ -45,11 +49,14 @@ pub struct BuiltRecipes {
     pub fingerprints: Vec<Fingerprint>,
     /// How many files `.gitignore` kept out.
     pub ignored: usize,
+    /// The packages that outputs of the image need when they run, each with the first recipe whose
+    /// output needs it.
+    pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
 }
 
 /// A recipe with all that it is run with, ready for the graph.
 struct Planned {
-    root: Vec<Output>,
+    root: Vec<(Owner, Output)>,
     source: Output,
 }
 
@@ -77,6 +84,26 @@ fn needed(
     Ok(needs)
 }
 
+/// `NAME:OUTPUT`, whether or not the output was named.
+fn full_name(image: &Image, wanted: &RecipeOutput) -> String {
+    let first = image.recipes.get(&wanted.recipe).and_then(|recipe| recipe.outputs.first());
+    match wanted.output.as_ref().or(first) {
+        Some(output) => format!("{}:{output}", wanted.recipe),
+        None => wanted.recipe.to_string(),
+    }
+}
+
+/// The outputs that a recipe needs of others, as `NAME:OUTPUT`.
+fn others(image: &Image, recipe: &Recipe, made: &BTreeMap<Name, Made>) -> Vec<(String, Output)> {
+    let outputs = recipe.recipes.iter().filter_map(|wanted| {
+        let first = image.recipes[&wanted.recipe].outputs.first();
+        let output = wanted.output.as_ref().or(first)?;
+        let output = made[&wanted.recipe].outputs.get(output)?;
+        Some((full_name(image, wanted), output.clone()))
+    });
+    outputs.collect()
+}
+
 /// The outputs that enter the image on a platform.
 fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
     let mut entering = image.entering_recipes();
@@ -92,6 +119,23 @@ fn by_files(image: &Image) -> impl Iterator<Item = &RecipeOutput> {
         FileSource::Recipe { output, .. } => Some(output),
         _ => None,
     })
+}
+
+/// What the last build of a recipe is remembered by.
+fn log_key(image: &Path, name: &str, platform: Platform) -> String {
+    let path = std::path::absolute(image).unwrap_or_else(|_| image.to_owned());
+    format!("{} {platform} {name}", path.display())
+}
+
+/// The derivation of a recipe when it was last built; its log tells how that went.
+pub fn last_build(
+    store: &Store,
+    image: &Path,
+    name: &str,
+    platform: Platform,
+) -> Result<Option<DerivationId>, StoreError> {
+    let known = store.fact("recipe-log", &log_key(image, name, platform))?;
+    Ok(known.and_then(|id| id.parse().ok()))
 }
 
 impl BuiltRecipes {
@@ -164,19 +208,78 @@ impl Builder<'_> {
                 continue;
             }
             let planned = self.plan_recipes(request, platform, &needs, options, &mut built)?;
-            let bench = Workbench {
-                store: self.store,
-                checkouts: self.checkouts,
-                progress: self.progress,
-                keep_failed: options.keep_failed,
-            };
+            let bench = self.bench(options);
             let build = |name: &Name, made: &BTreeMap<Name, Made>| {
-                self.job(image, platform, name, &planned[name], made)?.realise(bench)
+                let job = self.job(image, platform, name, &planned[name], made)?;
+                let key = log_key(&image.path, name.as_str(), platform);
+                let id = job.derivation().id().to_string();
+                self.store.put_fact("recipe-log", &key, &id)?;
+                job.realise(bench)
             };
             let made = build_all(&needs, options.jobs, options.keep_going, self.progress, &build)?;
+            if only.is_none() {
+                let found = self.find_runtime(image, platform, &planned, &made)?;
+                built.found.insert(platform, found);
+            }
             built.platforms.insert(platform, made);
         }
         Ok(built)
+    }
+
+    /// The packages that the image's outputs need when they run; what is missing is told.
+    fn find_runtime(
+        &self,
+        image: &Image,
+        platform: Platform,
+        planned: &BTreeMap<Name, Planned>,
+        made: &BTreeMap<Name, Made>,
+    ) -> Result<BTreeMap<PackageName, Name>, BuildError> {
+        let entering = entering(image, platform);
+        let full = |wanted: &RecipeOutput| full_name(image, wanted);
+        let inside: BTreeSet<String> = entering.iter().map(full).collect();
+        let mut found: BTreeMap<PackageName, Name> = BTreeMap::new();
+        let mut outputs: Vec<&RecipeOutput> = entering.iter().chain(by_files(image)).collect();
+        outputs.sort();
+        outputs.dedup();
+        let warn = |text: String| self.progress.event(Event::Warning { text });
+        for wanted in outputs {
+            let recipe = &image.recipes[&wanted.recipe];
+            let output = wanted.output.as_ref().or(recipe.outputs.first());
+            let output = output.and_then(|output| made[&wanted.recipe].outputs.get(output));
+            let Some(output) = output else { continue };
+            let mut root = planned[&wanted.recipe].root.clone();
+            root.extend(
+                others(image, recipe, made)
+                    .into_iter()
+                    .map(|(name, output)| (Owner::Recipe(name), output)),
+            );
+            // The recipe's own other outputs may be in the image as well.
+            for (name, other) in &made[&wanted.recipe].outputs {
+                let owner = Owner::Recipe(format!("{}:{name}", wanted.recipe));
+                root.push((owner, other.clone()));
+            }
+            let it = closure(self.store, output, &root, platform.debian_name())?;
+            for package in it.packages {
+                if let Ok(package) = PackageName::new(&package) {
+                    found.entry(package).or_insert_with(|| wanted.recipe.clone());
+                }
+            }
+            let own = full(wanted);
+            for (needed, by) in it.recipes.iter().filter(|(name, _)| **name != own) {
+                if !inside.contains(needed) {
+                    warn(format!(
+                        "recipe {wanted}: {by} needs {needed}, which is not in the image; add it \
+                         to `recipes` of [image]"
+                    ));
+                }
+            }
+            for line in it.missing {
+                warn(format!(
+                    "recipe {wanted}: {line}; if it is needed, name its package in `runtime`"
+                ));
+            }
+        }
+        Ok(found)
     }
 
     fn named(&self, image: &Image, text: &str) -> Result<Name, RecipeError> {
@@ -210,7 +313,7 @@ impl Builder<'_> {
                     .map_err(RecipeError::from)?;
             for (one, two) in &tree.case_clashes {
                 let text = format!("recipe {name}: /{one} and /{two} differ only in case");
-                self.progress.event(crate::progress::Event::Warning { text });
+                self.progress.event(Event::Warning { text });
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
@@ -224,7 +327,7 @@ impl Builder<'_> {
         let keys: Vec<PackageKey> = keys.into_iter().collect();
         let imported = (self.import)(&keys)?;
         let table = state_table(image);
-        let mut roots: BTreeMap<&BTreeSet<PackageKey>, Vec<Output>> = BTreeMap::new();
+        let mut roots: BTreeMap<&BTreeSet<PackageKey>, Vec<(Owner, Output)>> = BTreeMap::new();
         let mut planned = BTreeMap::new();
         for (name, source) in sources {
             let inputs = &locked.recipes[&name];
@@ -260,7 +363,7 @@ impl Builder<'_> {
         inputs: &BTreeSet<PackageKey>,
         imported: &BTreeMap<PackageKey, ImportedDeb>,
         table: &StateTable,
-    ) -> Result<Vec<Output>, BuildError> {
+    ) -> Result<Vec<(Owner, Output)>, BuildError> {
         let workshop = Workshop {
             store: self.store,
             checkouts: self.checkouts,
@@ -283,7 +386,19 @@ impl Builder<'_> {
         let last = stages.last().expect("the Essential stage is always there");
         let mut trees = last.trees.clone();
         trees.extend(self.recipe_corrections(&stages, last)?);
-        trees.iter().map(|tree| Ok(plain(self.store, tree)?)).collect()
+        let names: BTreeMap<_, _> = last
+            .packages
+            .iter()
+            .map(|package| (*package.data.path.hash(), package.name.as_str()))
+            .collect();
+        let owned = trees.iter().map(|tree| {
+            let owner = match names.get(tree.path.hash()) {
+                Some(name) => Owner::Package((*name).to_owned()),
+                None => Owner::Nobody,
+            };
+            Ok((owner, plain(self.store, tree)?))
+        });
+        owned.collect()
     }
 
     /// Who owns paths that several packages claim, where configuration did not decide it.
@@ -337,16 +452,10 @@ impl Builder<'_> {
         made: &BTreeMap<Name, Made>,
     ) -> Result<Job<'j>, RecipeError> {
         let recipe = &image.recipes[name];
-        let mut others: Vec<(String, Output)> = Vec::new();
-        for wanted in &recipe.recipes {
-            let first = image.recipes[&wanted.recipe].outputs.first();
-            let output = wanted.output.as_ref().or(first);
-            let output = output.and_then(|output| made[&wanted.recipe].outputs.get(output));
-            others.extend(output.map(|output| (wanted.to_string(), output.clone())));
-        }
+        let others = others(image, recipe, made);
         self.refuse_clashes(&others)?;
         let from_recipes = others.len();
-        let mut root = planned.root.clone();
+        let mut root: Vec<Output> = planned.root.iter().map(|(_, tree)| tree.clone()).collect();
         root.extend(others.into_iter().map(|(_, output)| output));
         Ok(Job {
             name,
@@ -365,7 +474,7 @@ impl Builder<'_> {
         for (number, (name, output)) in outputs.iter().enumerate() {
             let hash = *output.path.hash();
             let listing = self.store.listing(output)?;
-            let listing = listing.ok_or(drystone_store::store::StoreError::NoTree(hash))?;
+            let listing = listing.ok_or(StoreError::NoTree(hash))?;
             for item in listing.entries() {
                 let known = seen.get(&item.entry.path);
                 if let Some((other, _)) = known.filter(|(_, known)| known != item) {
@@ -415,43 +524,52 @@ impl Builder<'_> {
     }
 }
 
-/// A recipe that is ready to be run by hand.
-pub struct ReadyRecipe<'j> {
-    /// The recipe with its inputs.
-    pub job: Job<'j>,
+/// What is run by hand, and where.
+pub struct ByHand<'a> {
+    /// The recipe.
+    pub recipe: &'a str,
+    /// The command, as a shell reads it.
+    pub command: &'a str,
+    /// The root of a failed build that was kept; a new one otherwise.
+    pub kept: Option<&'a Path>,
+    /// Where its output goes.
+    pub output: &'a std::fs::File,
 }
 
 impl Builder<'_> {
-    /// Prepares one recipe: all that it needs is built, and it is not.
-    pub fn ready_recipe<'j>(
+    /// Runs a command where a recipe is built: all that the recipe needs is built first, the
+    /// recipe is not. How the command ended, in words, if not well.
+    pub fn run_by_hand(
         &self,
-        request: &BuildRequest<'j>,
+        request: &BuildRequest<'_>,
         options: &RecipeOptions,
-        name: &str,
-    ) -> Result<ReadyRecipe<'j>, BuildError> {
+        by_hand: &ByHand<'_>,
+    ) -> Result<Option<String>, BuildError> {
         let image = request.image;
-        let name = self.named(image, name)?;
-        let (name, recipe) = image.recipes.get_key_value(&name).expect("it was found just now");
-        let platform = request.platforms[0];
-        let wanted: Vec<(String, Name)> = vec![("the command".to_owned(), name.clone())];
-        let needs = needed(image, platform, wanted)?;
+        let name = self.named(image, by_hand.recipe)?;
+        let Some(&platform) = request.platforms.first() else { return Ok(None) };
+        let needs = needed(image, platform, vec![("the command".to_owned(), name.clone())])?;
         let mut built = BuiltRecipes::default();
         let planned = self.plan_recipes(request, platform, &needs, options, &mut built)?;
-        let mut before = needs.clone();
-        before.remove(name);
-        let bench = Workbench {
-            store: self.store,
-            checkouts: self.checkouts,
-            progress: self.progress,
-            keep_failed: options.keep_failed,
-        };
+        let bench = self.bench(options);
+        let mut before = needs;
+        before.remove(&name);
         let made = match before.is_empty() {
             true => BTreeMap::new(),
             false => build_all(&before, options.jobs, false, self.progress, &|name, made| {
                 self.job(image, platform, name, &planned[name], made)?.realise(bench)
             })?,
         };
-        debug_assert!(recipe.is_for(platform));
-        Ok(ReadyRecipe { job: self.job(image, platform, name, &planned[name], &made)? })
+        let job = self.job(image, platform, &name, &planned[&name], &made)?;
+        Ok(job.run_by_hand(bench, by_hand.command, by_hand.kept, by_hand.output)?)
+    }
+
+    fn bench(&self, options: &RecipeOptions) -> Workbench<'_> {
+        Workbench {
+            store: self.store,
+            checkouts: self.checkouts,
+            progress: self.progress,
+            keep_failed: options.keep_failed,
+        }
     }
 }

@@ -133,10 +133,10 @@ impl Job<'_> {
         let session = bench.checkouts.session()?;
         let result = self.build_in(bench, session, directory.path(), &log, &log_path);
         if bench.keep_failed && matches!(result, Err(RecipeError::Failed(_))) {
-            let kept = directory.keep();
+            let kept = self.keep(bench, session, directory.keep().as_path())?;
             let text = format!(
                 "the failed build of recipe {} is kept in {}; enter it with: drystone shell {} \
-                 --kept {}",
+                 --kept {} -c COMMAND",
                 self.name,
                 kept.display(),
                 self.name,
@@ -150,6 +150,22 @@ impl Job<'_> {
         let outputs = result?;
         removed?;
         Ok(outputs)
+    }
+
+    /// Moves a failed root to where it outlives the program; it takes the place of the last one.
+    fn keep(
+        &self,
+        bench: Workbench<'_>,
+        session: &Session,
+        directory: &Path,
+    ) -> Result<PathBuf, RecipeError> {
+        let folder = bench.store.root().join("kept");
+        let kept = folder.join(self.name.as_str());
+        session.remove(&kept)?;
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::rename(directory, &kept))
+            .map_err(|source| StoreError::Io { action: "keep", path: kept.clone(), source })?;
+        Ok(kept)
     }
 
     fn build_in(
@@ -222,7 +238,10 @@ impl Job<'_> {
             ("etc/passwd", format!("builder:x:{BUILDER_ID}:{BUILDER_ID}::/build:/bin/sh\n")),
             ("etc/group", format!("builder:x:{BUILDER_ID}:\n")),
         ] {
-            if let Some(mut text) = root.read_file(path)? {
+            // A root that was kept has the line.
+            if let Some(mut text) = root.read_file(path)?
+                && !text.ends_with(line.as_bytes())
+            {
                 text.extend_from_slice(line.as_bytes());
                 root.write_file(path, &text, 0o644, (0, 0))?;
             }
@@ -254,13 +273,42 @@ impl Job<'_> {
         command
     }
 
-    fn failed(&self, step: &str, finished: &Finished, log: &Path) -> RecipeError {
-        let ending = match finished.ending {
-            Ending::Exit(status) => format!("exited with status {status}"),
-            Ending::Signal(signal) => format!("was killed by signal {signal}"),
-            Ending::TimeLimit => "ran longer than its time limit".to_owned(),
-            Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
+    /// Runs a command in the root without building; how it ended, in words, if not well.
+    pub fn run_by_hand(
+        &self,
+        bench: Workbench<'_>,
+        script: &str,
+        kept: Option<&Path>,
+        output: &File,
+    ) -> Result<Option<String>, RecipeError> {
+        let session = bench.checkouts.session()?;
+        let temporary = bench.store.temporary_directory();
+        let own = match kept {
+            Some(_) => None,
+            None => Some(tempfile::tempdir_in(temporary).map_err(|source| {
+                let path = temporary.to_owned();
+                StoreError::Io { action: "create a directory in", path, source }
+            })?),
         };
+        let directory = kept.or(own.as_ref().map(tempfile::TempDir::path));
+        let Some(directory) = directory else { return Ok(None) };
+        let run = || {
+            let root = self.open(bench, session, directory)?;
+            let mut command = self.command(["/bin/sh", "-c", script]);
+            (command.time_limit, command.silence_limit) = (None, None);
+            let finished = root.execute(&command, Some(output))?;
+            root.close()?;
+            Ok((!finished.success()).then(|| words(finished.ending)))
+        };
+        let result = run();
+        if own.is_some() {
+            session.remove(directory)?;
+        }
+        result
+    }
+
+    fn failed(&self, step: &str, finished: &Finished, log: &Path) -> RecipeError {
+        let ending = words(finished.ending);
         let text = String::from_utf8_lossy(&finished.tail);
         let hint = match finished.ending {
             Ending::TimeLimit => {
@@ -283,5 +331,14 @@ impl Job<'_> {
             log: log.to_owned(),
             hint,
         }))
+    }
+}
+
+fn words(ending: Ending) -> String {
+    match ending {
+        Ending::Exit(status) => format!("exited with status {status}"),
+        Ending::Signal(signal) => format!("was killed by signal {signal}"),
+        Ending::TimeLimit => "ran longer than its time limit".to_owned(),
+        Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
     }
 }
