@@ -355,3 +355,61 @@ fn recipes_can_be_worked_with_alone() {
     let command = ["shell", "app", "-f", &file, "--kept", &kept, "-c", "cat code"];
     assert_eq!(common::succeed(&mut world.drystone(&command)), "here\n");
 }
+
+/// Archives are fetched by digest, unpacked in the sandbox, and kept for builds without network.
+#[test]
+fn sources_are_fetched_by_their_digest() {
+    let Some(world) = World::shared() else { return };
+    let folder = world.path("sources");
+    fs::create_dir_all(folder.join("thing-1.0/sub")).unwrap();
+    fs::write(folder.join("thing-1.0/code"), world.folder.path().display().to_string()).unwrap();
+    fs::write(folder.join("thing-1.0/sub/more"), "more").unwrap();
+    let archive = folder.join("thing.tar.gz");
+    common::run(
+        "tar",
+        &["-czf", archive.to_str().unwrap(), "-C", folder.to_str().unwrap(), "thing-1.0"],
+    );
+    let digest = common::run("sha256sum", &[archive.to_str().unwrap()]);
+    let digest = digest.split(' ').next().unwrap().to_owned();
+    let (address, server) = serve_once(fs::read(&archive).unwrap());
+    let toml = |digest: &str| {
+        image(&format!(
+            "[recipe.app]\nsource = {{ url = \"{address}/thing.tar.gz\", sha256 = \"{digest}\" }}\n\
+             script = \"find . -type f | sort > $out/list\"\n"
+        ))
+    };
+    let project = world.project("fetched", &toml(&digest));
+    let built = world.build(&project, &[]);
+    assert_eq!(built.root().at("list").text(), "./code\n./sub/more\n");
+    server.join().unwrap();
+    fs::remove_file(&built.tarball).unwrap();
+    let again = world.build(&project, &["--offline", "--locked"]);
+    assert_eq!(again.digest, built.digest);
+    // Another digest than the server's bytes have: both are told, and nothing is kept.
+    let (address, server) = serve_once(b"other bytes".to_vec());
+    let wrong = "0".repeat(64);
+    let text = toml(&wrong);
+    let from = text.split("url = \"").nth(1).unwrap().split("/thing").next().unwrap();
+    project.write("image.toml", &text.replace(from, &address));
+    world.fails(&project, 7, &["the source of recipe app", &wrong]);
+    server.join().unwrap();
+}
+
+/// A server on loopback that gives one body to whoever asks first.
+fn serve_once(body: Vec<u8>) -> (String, std::thread::JoinHandle<()>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let _ = client.read(&mut request).unwrap();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(&body).unwrap();
+    });
+    (address, server)
+}

@@ -204,7 +204,7 @@ impl Builder<'_> {
                 .chain([local.sources.fingerprint])
                 .collect(),
             ignored_files: local.sources.ignored + recipes.ignored,
-            fetched: fetched.into_keys().collect(),
+            fetched: fetched.into_keys().chain(recipes.fetched.iter().copied()).collect(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drystone_store::digest::DerivationId;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
@@ -13,7 +13,7 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::closure::{Owner, closure};
-use super::{BuildError, BuildRequest, Builder, StackView, listing, state_table};
+use super::{BuildError, BuildRequest, Builder, RemoteFile, StackView, listing, state_table};
 use crate::configure::{self, Configured, Package, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
@@ -49,6 +49,8 @@ pub struct BuiltRecipes {
     pub fingerprints: Vec<Fingerprint>,
     /// How many files `.gitignore` kept out.
     pub ignored: usize,
+    /// The blobs of fetched sources, for roots.
+    pub fetched: Vec<BlobDigest>,
     /// The packages that outputs of the image need when they run, each with the first recipe whose
     /// output needs it.
     pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
@@ -305,11 +307,19 @@ impl Builder<'_> {
             platform: platform.to_string(),
         };
         let locked = request.lock.platform(&image.name, platform).ok_or_else(not_locked)?;
+        let remote =
+            needs.keys().filter_map(|name| RemoteFile::of_recipe(name, &image.recipes[name]));
+        let remote: Vec<RemoteFile> = remote.collect();
+        let fetched = match remote.is_empty() {
+            true => BTreeMap::new(),
+            false => (self.fetch)(&remote)?,
+        };
+        built.fetched.extend(fetched.keys().copied());
         let mut sources = BTreeMap::new();
         for name in needs.keys() {
             let recipe = &image.recipes[name];
             let (source, tree) =
-                read_source(self.store, image, name.as_str(), recipe, &options.written)
+                read_source(self.store, image, name.as_str(), recipe, &options.written, &fetched)
                     .map_err(RecipeError::from)?;
             for (one, two) in &tree.case_clashes {
                 let text = format!("recipe {name}: /{one} and /{two} differ only in case");

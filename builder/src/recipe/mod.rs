@@ -34,5 +34,7 @@ pub const VERSION: u32 = 1;
 pub const BUILDER_ID: u32 = 1000;
 /// Where the source stands, and where the script starts.
 pub const SOURCE_DIRECTORY: &str = "/build/source";
+/// Where a fetched archive stands until it is unpacked.
+pub const ARCHIVE: &str = "/build/archive";
 /// Where the outputs are written, each in a folder of its own.
 pub const OUTPUT_DIRECTORY: &str = "/out";

@@ -13,13 +13,13 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::sandbox::{
     Command, Ending, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session,
 };
-use crate::spec::{Name, Recipe};
+use crate::spec::{ArchiveKind, Name, Recipe, RecipeSource};
 
 /// How long a script may run when its recipe says nothing.
 const TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -80,11 +80,22 @@ impl Job<'_> {
             .with_arg("from-recipes", self.from_recipes)
             .with_arg("patches", self.recipe.patches.len())
             .with_arg("script", self.recipe.script.clone().unwrap_or_default());
+        if let Some(kind) = self.archive() {
+            derivation = derivation.with_arg("unpack", unpacking(kind));
+        }
         derivation.outputs = self.recipe.outputs.iter().map(ToString::to_string).collect();
         derivation.env = self.recipe.env.clone();
         derivation.platform = Some(format!("linux/{}", self.architecture));
         derivation.sandbox = Some(SANDBOX_VERSION);
         derivation
+    }
+
+    /// The kind of archive that is to be unpacked, if there is one.
+    fn archive(&self) -> Option<ArchiveKind> {
+        match &self.recipe.source {
+            Some(RecipeSource::Download { unpack, .. }) => *unpack,
+            _ => None,
+        }
     }
 
     fn realised(&self, store: &Store, id: DerivationId) -> Result<Option<Made>, StoreError> {
@@ -179,15 +190,7 @@ impl Job<'_> {
         let upper = directory.join("upper");
         let root = self.open(bench, session, directory)?;
         let failed = |step: &str, finished: &Finished| self.failed(step, finished, log_path);
-        for number in 0..self.recipe.patches.len() {
-            let patch = format!("/build/patches/{number:04}");
-            let command = self.command(["patch", "-p1", "-f", "-i", patch.as_str()]);
-            let finished = root.execute(&command, Some(log))?;
-            if !finished.success() {
-                let name = self.recipe.patches[number].to_string();
-                return Err(failed(&format!("patch {name}"), &finished));
-            }
-        }
+        self.prepare(&root, log, log_path)?;
         let script = self.recipe.script.as_deref().unwrap_or_default();
         let finished = root.execute(&self.command(["/bin/sh", "-e", "-c", script]), Some(log))?;
         if !finished.success() {
@@ -212,6 +215,28 @@ impl Job<'_> {
             outputs.insert(name.clone(), output);
         }
         Ok(outputs)
+    }
+
+    /// Unpacks the source and applies the patches, as the script's user.
+    fn prepare(&self, root: &Root, log: &File, log_path: &Path) -> Result<(), RecipeError> {
+        if let Some(kind) = self.archive() {
+            let script = unpacking(kind);
+            let command = self.command(["/bin/sh", "-e", "-c", script.as_str()]);
+            let finished = root.execute(&command, Some(log))?;
+            if !finished.success() {
+                return Err(self.failed("unpacking of its source", &finished, log_path));
+            }
+        }
+        for number in 0..self.recipe.patches.len() {
+            let patch = format!("/build/patches/{number:04}");
+            let command = self.command(["patch", "-p1", "-f", "-i", patch.as_str()]);
+            let finished = root.execute(&command, Some(log))?;
+            if !finished.success() {
+                let name = self.recipe.patches[number].to_string();
+                return Err(self.failed(&format!("patch {name}"), &finished, log_path));
+            }
+        }
+        Ok(())
     }
 
     /// Opens the root in a directory, ready for the script.
@@ -290,10 +315,18 @@ impl Job<'_> {
                 StoreError::Io { action: "create a directory in", path, source }
             })?),
         };
+        let log_path = bench.store.log_path(&self.derivation().id());
+        let log =
+            File::options().append(true).create(true).open(&log_path).map_err(|source| {
+                StoreError::Io { action: "open", path: log_path.clone(), source }
+            })?;
         let directory = kept.or(own.as_ref().map(tempfile::TempDir::path));
         let Some(directory) = directory else { return Ok(None) };
         let run = || {
             let root = self.open(bench, session, directory)?;
+            if own.is_some() {
+                self.prepare(&root, &log, &log_path)?;
+            }
             let mut command = self.command(["/bin/sh", "-c", script]);
             (command.time_limit, command.silence_limit) = (None, None);
             let finished = root.execute(&command, Some(output))?;
@@ -341,4 +374,18 @@ fn words(ending: Ending) -> String {
         Ending::TimeLimit => "ran longer than its time limit".to_owned(),
         Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
     }
+}
+
+/// A script that unpacks the archive into the source's folder, without a single folder at its top.
+fn unpacking(kind: ArchiveKind) -> String {
+    let unpack = match kind {
+        ArchiveKind::Tar(_) => format!("tar -x --no-same-owner -f {ARCHIVE} -C /build/unpacked"),
+        ArchiveKind::Zip => format!("unzip -q {ARCHIVE} -d /build/unpacked"),
+    };
+    format!(
+        "mkdir /build/unpacked; {unpack}; rm {ARCHIVE}; cd /build/unpacked\n\
+         top=$(ls -A)\n\
+         if [ \"$(ls -A | wc -l)\" = 1 ] && [ -d \"$top\" ] && [ ! -L \"$top\" ]; then cd \"$top\"; fi\n\
+         find . -mindepth 1 -maxdepth 1 -exec mv -t {SOURCE_DIRECTORY} {{}} +\n"
+    )
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, SpoolError, TreePath};
 
-use super::BUILDER_ID;
+use super::{ARCHIVE, BUILDER_ID};
+use crate::build::StoredFile;
 use crate::source::files::{
     ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceTree, read_sources,
 };
@@ -100,6 +102,7 @@ pub fn read_source(
     name: &str,
     recipe: &Recipe,
     outputs: &[PathBuf],
+    fetched: &BTreeMap<BlobDigest, StoredFile>,
 ) -> Result<(Output, SourceTree), SourceError> {
     let path = |text: &str| TreePath::new(text).expect("a valid path");
     let spec = |destination: TreePath, source: FileSource| FileSpec {
@@ -126,6 +129,17 @@ pub fn read_source(
             specs.push(spec(path("build/source"), source));
             folder = Some(directory);
         }
+        Some(RecipeSource::Download { sha256, unpack, url }) => {
+            let file = fetched.get(sha256).ok_or(StoreError::NoBlob(*sha256))?;
+            let source = FileSource::Stored { path: file.path.clone(), size: file.size };
+            specs.push(spec(path("build/source"), FileSource::Directory));
+            let place = match unpack {
+                Some(_) => ARCHIVE[1..].to_owned(),
+                None => format!("build/source/{}", file_name(url)),
+            };
+            let place = TreePath::new(place).unwrap_or_else(|_| path("build/source/file"));
+            specs.push(spec(place, source));
+        }
         _ => specs.push(spec(path("build/source"), FileSource::Directory)),
     }
     for (number, patch) in recipe.patches.iter().enumerate() {
@@ -145,6 +159,14 @@ pub fn read_source(
     }
     let output = store_tree(store, name, &tree)?;
     Ok((output, tree))
+}
+
+/// The last part of an address, as the name of a file.
+fn file_name(url: &url::Url) -> &str {
+    match url.path().rsplit('/').next().unwrap_or_default() {
+        "" | "." | ".." => "file",
+        name => name,
+    }
 }
 
 /// Patterns for those of `outputs` that lie below a folder.

@@ -97,7 +97,6 @@ impl Image {
                     format!("builder `{}`", builder.as_str())
                 }
                 (Some(RecipeSource::Git { .. }), _) => "a source from git".to_owned(),
-                (Some(RecipeSource::Download { .. }), _) => "a source by address".to_owned(),
                 _ => return None,
             };
             let message = format!("recipe `{name}`: {what} is not in this version yet");

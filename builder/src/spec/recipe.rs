@@ -55,6 +55,10 @@ impl Recipe {
         if !self.patches.is_empty() {
             packages.insert(PackageName::new("patch").expect("a valid name"));
         }
+        if let Some(RecipeSource::Download { unpack: Some(kind), .. }) = &self.source {
+            let package = kind.package();
+            packages.extend(package.map(|name| PackageName::new(name).expect("a valid name")));
+        }
         packages
     }
 
@@ -115,6 +119,8 @@ pub enum RecipeSource {
         url: Url,
         /// Its digest.
         sha256: BlobDigest,
+        /// What kind of archive is unpacked; the file is taken as it is when absent.
+        unpack: Option<ArchiveKind>,
     },
     /// A commit of a git repository.
     Git {
@@ -123,6 +129,39 @@ pub enum RecipeSource {
         /// The full commit id.
         revision: String,
     },
+}
+
+/// An archive, by the end of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// tar, compressed or not: the program that it needs to be read, and its package.
+    Tar(Option<&'static str>),
+    /// zip.
+    Zip,
+}
+
+impl ArchiveKind {
+    /// The kind that a file's name means.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let kinds = [
+            (&[".tar", ".tar.gz", ".tgz"][..], Self::Tar(None)),
+            (&[".tar.xz", ".txz", ".tar.lzma"], Self::Tar(Some("xz-utils"))),
+            (&[".tar.bz2", ".tbz2", ".tbz"], Self::Tar(Some("bzip2"))),
+            (&[".tar.zst", ".tzst"], Self::Tar(Some("zstd"))),
+            (&[".zip"], Self::Zip),
+        ];
+        let found = kinds.into_iter().find(|(ends, _)| ends.iter().any(|end| name.ends_with(end)));
+        found.map(|(_, kind)| kind)
+    }
+
+    /// The Debian package that unpacks it, if that is not Essential.
+    pub fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Tar(package) => package,
+            Self::Zip => Some("unzip"),
+        }
+    }
 }
 
 /// An output of a recipe: `NAME`, or `NAME:OUTPUT`.
@@ -312,10 +351,10 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     };
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
-        "url" => &["sha256"],
+        "url" => &["sha256", "unpack"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "revision"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -331,7 +370,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         "url" => {
             let url = table.text_as("url", address);
             let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
-            Some(RecipeSource::Download { url: url?, sha256: digest? })
+            let wanted = table.flag("unpack", true);
+            let url = url?;
+            let name = url.path().rsplit('/').next().unwrap_or_default();
+            let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
+            Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
         _ => {
             let url = table.text_as("git", address);

@@ -155,6 +155,7 @@ pub(super) static RECIPE_SOURCE: Schema = table(
         key("exclude", "a list of patterns", r#"exclude = ["**/*.md"]"#),
         key("url", "an address, a string", r#"url = "https://example.com/thing-1.0.tar.gz""#),
         key("sha256", "64 hexadecimal digits", "sha256 = \"…\""),
+        key("unpack", "true or false", "unpack = false"),
         key("git", "a repository's address, a string", r#"git = "https://example.com/thing.git""#),
         key("revision", "a full commit id, a string", "revision = \"…\""),
     ],
