@@ -14,9 +14,11 @@ mod alternatives;
 mod error;
 mod files;
 mod finish_script;
+mod layer_plan;
 mod remote_files;
 mod share;
 mod system;
+mod system_texts;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +39,8 @@ pub use files::LocalFiles;
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
+use system_texts::SystemTexts;
+
 use crate::configure::{
     self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
 };
@@ -53,7 +57,7 @@ use crate::realise::Checkouts;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Layers, Platform};
-use crate::stack::{PathRules, parse_diversions, parse_statoverrides};
+use crate::stack::PathRules;
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;
@@ -220,10 +224,7 @@ impl Builder<'_> {
 
         // Local files go over packages and configuration; where they matter to accounts or the
         // loader cache, the system layer takes them into account.
-        let stack = work.stack();
-        let below = listings(self.store, &stack)?;
-        let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, stack, &below, |_| 0);
+        let view = StackView::new(self.store, work.stack(), |_| 0)?;
         let files = local.realise(self.store, &view)?;
         let matters = match &files {
             Some(files) => system::matters(&*listing(self.store, files)?),
@@ -416,11 +417,15 @@ impl Builder<'_> {
         for stage in [&first, &second] {
             self.refuse_keys(stage)?;
         }
-        let outs = [second.out.clone(), first.out.clone()];
-        work.rules.diversions = self.diversions(&outs, work)?;
-        work.rules.overrides = self.overrides(&outs)?;
+        let texts = [
+            SystemTexts::read(self.store, &second.out)?,
+            SystemTexts::read(self.store, &first.out)?,
+        ];
+        let texts = SystemTexts::stacked(texts);
+        work.rules.diversions = texts.diversions(work);
+        work.rules.overrides = texts.overrides();
         if work.is_essential {
-            work.accounts = Some(self.accounts(&outs)?);
+            work.accounts = Some(texts.accounts());
             work.configured = vec![first.out.clone(), second.out.clone()];
         } else {
             let data: Vec<&Output> = work.packages.iter().map(|package| &package.data).collect();
@@ -433,68 +438,6 @@ impl Builder<'_> {
         }
         work.stages = vec![first, second];
         Ok(())
-    }
-
-    /// Diversions that hold in the image: all with the Essential set, else those of its packages.
-    fn diversions(
-        &self,
-        outs: &[Output],
-        work: &PlatformWork,
-    ) -> Result<Vec<crate::stack::Diversion>, BuildError> {
-        let text = self.first_text(outs, "var/lib/dpkg/diversions")?;
-        let mut diversions = parse_diversions(&text).unwrap_or_default();
-        let names = work.package_names();
-        diversions.retain(|rule| {
-            work.is_essential
-                || rule.package.as_deref().is_none_or(|package| names.contains(package))
-        });
-        Ok(diversions)
-    }
-
-    /// Modes and owners that scripts set for paths, whether these existed yet or not. A path that
-    /// no package of the image has is left alone where they are applied.
-    fn overrides(&self, outs: &[Output]) -> Result<Vec<crate::stack::StatOverride>, BuildError> {
-        let text = self.first_text(outs, "var/lib/dpkg/statoverride")?;
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let accounts = self.accounts(outs)?;
-        let id_of = |name: &str, is_group: bool| {
-            let text = if is_group { &accounts.group } else { &accounts.passwd };
-            let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-            line.split(':').nth(2)?.parse().ok()
-        };
-        Ok(parse_statoverrides(&text, &id_of).unwrap_or_default())
-    }
-
-    fn accounts(&self, outs: &[Output]) -> Result<AccountTexts, BuildError> {
-        Ok(AccountTexts {
-            passwd: self.first_text(outs, "etc/passwd")?,
-            group: self.first_text(outs, "etc/group")?,
-            shadow: self.first_text(outs, "etc/shadow")?,
-            gshadow: self.first_text(outs, "etc/gshadow")?,
-        })
-    }
-
-    /// A text from the first of these trees that has it; empty when none has.
-    fn first_text(&self, outs: &[Output], path: &str) -> Result<String, BuildError> {
-        let path = TreePath::new(path).expect("the path is valid");
-        for output in outs {
-            if listing(self.store, output)?.find(&path).is_none() {
-                continue;
-            }
-            let mut text = Vec::new();
-            self.store.read_tree(output, |entry, content| {
-                if entry.path == path {
-                    content
-                        .read_to_end(&mut text)
-                        .map_err(|source| BuildError::Content { path: path.clone(), source })?;
-                }
-                Ok::<(), BuildError>(())
-            })?;
-            return Ok(String::from_utf8_lossy(&text).into_owned());
-        }
-        Ok(String::new())
     }
 
     /// Refuses private keys that scripts made; asked once for each result.
@@ -547,10 +490,6 @@ impl Builder<'_> {
             .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
         let table =
             suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
-        let order = suite.as_deref().and_then(OrderTable::built_in_text).map_or_else(
-            || "none".to_owned(),
-            |text| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned(),
-        );
         let (items, members, outputs) = items(request.lock, locked, &work, &own, &table);
         let option = match image.image.layers {
             Layers::Packed => LayersOption::Packed,
@@ -558,7 +497,13 @@ impl Builder<'_> {
             Layers::Count(count) => std::num::NonZeroUsize::new(count as usize)
                 .map_or(LayersOption::Packed, LayersOption::Count),
         };
-        let plan = plan_layers(&items, option, 0)?;
+        let (order, plan) = match layer_plan::recorded(locked, &image.image.layers, &members) {
+            Some((order, plan)) => (order, plan),
+            None => {
+                let order = layer_plan::order(&image.image.layers, suite.as_deref());
+                (order, plan_layers(&items, option, 0)?)
+            }
+        };
         let text = "pack and compress layers".to_owned();
         self.progress.event(Event::Phase { name: "layers".into(), text });
         let layers = plan
