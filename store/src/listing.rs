@@ -216,7 +216,9 @@ mod tests {
         let path = |text: &str| TreePath::new(text).unwrap();
         for names in [["b", "a"], ["a", "a"]] {
             let mut listing = Listing::default();
-            names.map(|name| listing.push(Entry::directory(path(name)), None));
+            for name in names {
+                listing.push(Entry::directory(path(name)), None);
+            }
             let bytes = listing.encode().unwrap();
             assert!(matches!(Listing::decode(&bytes), Err(ListingError::Order(3))));
         }

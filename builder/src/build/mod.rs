@@ -10,6 +10,7 @@
 //! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
 //! change costs a look-up.
 
+mod ahead;
 mod alternatives;
 mod error;
 mod files;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use drystone_store::derivation::Derivation;
 use drystone_store::digest::{BlobDigest, DerivationId};
-use drystone_store::layer::Compression;
+use drystone_store::layer::{Compression, Layer};
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
@@ -39,6 +40,7 @@ pub use files::LocalFiles;
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
+use ahead::Ahead;
 use system_texts::SystemTexts;
 
 use crate::configure::{
@@ -48,8 +50,8 @@ use crate::finish::accounts::{AccountTexts, Accounts};
 use crate::finish::private_keys;
 use crate::image::order::FOREIGN_CLASS;
 use crate::image::{
-    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerRef, LayersOption, OrderTable,
-    PackItem, UserIds, plan_layers,
+    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerPlan, LayerRef, LayersOption,
+    OrderTable, PackItem, UserIds, plan_layers,
 };
 use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
@@ -331,7 +333,11 @@ impl Builder<'_> {
             self.check_host(platform, &work.packages)?;
             let all: Vec<PackageKey> = locked.all().cloned().collect();
             imported.extend((self.import)(&all)?);
-            self.configure(request, platform, locked, table, &imported, &mut work)?;
+            work.imported.clone_from(&imported);
+            let ahead = Ahead::new(self, request, locked, &work)?;
+            ahead.during(|| {
+                self.configure(request, platform, locked, table, &imported, &mut work)
+            })?;
         } else if let Some(base) =
             work.packages.iter().find(|it| configure::base_files::is_known(it))
         {
@@ -485,33 +491,14 @@ impl Builder<'_> {
     ) -> Result<(OciImage, BuiltPlatform), BuildError> {
         let image = request.image;
         let locked_image = request.lock.images.get(&image.name);
-        let suite = locked_image
-            .and_then(|image| image.suite.as_ref().map(ToString::to_string))
-            .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
-        let table =
-            suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
-        let (items, members, outputs) = items(request.lock, locked, &work, &own, &table);
-        let option = match image.image.layers {
-            Layers::Packed => LayersOption::Packed,
-            Layers::Each => LayersOption::Each,
-            Layers::Count(count) => std::num::NonZeroUsize::new(count as usize)
-                .map_or(LayersOption::Packed, LayersOption::Count),
-        };
-        let (order, plan) = match layer_plan::recorded(locked, &image.image.layers, &members) {
-            Some((order, plan)) => (order, plan),
-            None => {
-                let order = layer_plan::order(&image.image.layers, suite.as_deref());
-                (order, plan_layers(&items, option, 0)?)
-            }
-        };
+        let Planned { order, plan, members, outputs } = planned(request, locked, &work, &own)?;
         let text = "pack and compress layers".to_owned();
         self.progress.event(Event::Phase { name: "layers".into(), text });
         let layers = plan
             .par_iter()
             .map(|plan| {
                 let parts: Vec<&Output> = plan.members.iter().map(|&at| &outputs[at]).collect();
-                let tree = self.pack(&parts)?;
-                let layer = self.store.layer(&tree, request.compression)?;
+                let (tree, layer) = self.compress(&parts, request.compression)?;
                 let names: Vec<String> =
                     plan.members.iter().map(|&at| members[at].to_string()).collect();
                 let title = names.join(" ");
@@ -554,6 +541,17 @@ impl Builder<'_> {
         Ok((oci, built))
     }
 
+    /// Several trees as one layer.
+    fn compress(
+        &self,
+        parts: &[&Output],
+        compression: Compression,
+    ) -> Result<(Output, Layer), BuildError> {
+        let tree = self.pack(parts)?;
+        let layer = self.store.layer(&tree, compression)?;
+        Ok((tree, layer))
+    }
+
     /// One tree of several, as they stack; a single one is itself.
     fn pack(&self, parts: &[&Output]) -> Result<Output, BuildError> {
         if let [single] = parts {
@@ -581,6 +579,46 @@ impl Builder<'_> {
         self.store.put_realisation(&derivation, [("out".to_owned(), output.clone())])?;
         Ok(output)
     }
+}
+
+/// How an image is divided into layers.
+struct Planned {
+    /// What the plan was made by, for the lock.
+    order: String,
+    plan: Vec<LayerPlan>,
+    /// What the plan's positions mean: by name, and as trees.
+    members: Vec<LayerMember>,
+    outputs: Vec<Output>,
+}
+
+/// Plans the layers of packages and of the image's own trees, as the lock records or anew.
+fn planned(
+    request: &BuildRequest<'_>,
+    locked: &LockedPlatform,
+    work: &PlatformWork,
+    own: &[(String, Output)],
+) -> Result<Planned, BuildError> {
+    let image = request.image;
+    let suite = request.lock.images.get(&image.name).and_then(|image| image.suite.as_ref());
+    let suite = suite
+        .map(ToString::to_string)
+        .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
+    let table = suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
+    let (items, members, outputs) = items(request.lock, locked, work, own, &table);
+    let layers = &image.image.layers;
+    let (order, plan) = match layer_plan::recorded(locked, layers, &members) {
+        Some(recorded) => recorded,
+        None => {
+            let option = match layers {
+                Layers::Packed => LayersOption::Packed,
+                Layers::Each => LayersOption::Each,
+                Layers::Count(count) => std::num::NonZeroUsize::new(*count as usize)
+                    .map_or(LayersOption::Packed, LayersOption::Count),
+            };
+            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, option, 0)?)
+        }
+    };
+    Ok(Planned { order, plan, members, outputs })
 }
 
 /// What is to be divided into layers: for the planner, by name, and as trees.
