@@ -8,10 +8,12 @@
 //!
 //! Nothing that comes from a repository is believed before its digest has been checked.
 
+pub mod credentials;
 pub mod descriptor;
 pub mod error;
 pub mod folder;
 pub mod reference;
+pub mod registry;
 pub mod repository;
 pub mod stream;
 pub mod traffic;
