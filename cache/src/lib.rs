@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod descriptor;
 pub mod error;
 pub mod folder;
+pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod repository;

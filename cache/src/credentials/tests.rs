@@ -120,7 +120,7 @@ fn login_and_logout_change_one_entry_of_the_file() {
     let home = Home::new();
     let path = home.folder.path().join(".docker/config.json");
     let host = Host::new("new.example.com").unwrap();
-    assert_eq!(home.store().logout(&host).unwrap(), false);
+    assert!(!home.store().logout(&host).unwrap());
     home.store().login(&host, "ann", "hunter2").unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
