@@ -17,12 +17,15 @@
 pub mod agreement;
 pub mod attestation;
 pub mod bundle;
+pub mod credentials;
 pub mod descriptor;
 pub mod dsse;
 pub mod error;
 pub mod folder;
 pub mod key;
+pub mod push;
 pub mod reference;
+pub mod registry;
 pub mod repository;
 pub mod statement;
 pub mod stream;

@@ -24,7 +24,7 @@ pub(crate) fn read(
         Value::Array(entries) if entries.len() <= MOST_REFERRERS => entries.as_slice(),
         _ => return Err(malformed("it has no list of manifests".to_owned())),
     };
-    let known = entries.iter().filter_map(|entry| Descriptor::deserialise(entry));
+    let known = entries.iter().filter_map(Descriptor::deserialise);
     let wanted = |descriptor: &Descriptor| {
         artifact_type.is_none_or(|kind| descriptor.artifact_type.as_deref() == Some(kind))
     };

@@ -129,7 +129,6 @@ pub(crate) fn from_channel(receiver: mpsc::Receiver<Result<Bytes, RegistryError>
 }
 
 /// Leaves out the first bytes: how a source that cannot seek is continued.
-#[cfg_attr(not(test), expect(dead_code, reason = "used by what is to come"))]
 pub(crate) fn skip(inner: BlobStream, offset: u64) -> BlobStream {
     let mut left = offset;
     inner

@@ -3,6 +3,7 @@
 mod build;
 mod explain;
 mod project;
+mod registry;
 mod store;
 
 use std::path::PathBuf;
@@ -17,13 +18,14 @@ pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
     RemoveArguments,
 };
+pub use registry::{LoginArguments, LogoutArguments, PushArguments, RegistryArguments};
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
 };
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or image.toml, 3 lock out of date, 4 not reproducible,
-5 unknown package or unsolvable, 6 network or mirror, 7 signature or hash, 8 this host cannot,
+5 unknown package or unsolvable, 6 network, mirror or registry, 7 signature or hash, 8 this host cannot,
 130 and 143 interrupted.";
 
 /// Builds reproducible container images from real Debian packages.
@@ -82,6 +84,8 @@ pub enum ProgressArgument {
 pub enum Command {
     /// Build an image and write it where it is wanted
     Build(Box<BuildArguments>),
+    /// Build an image and push it to registries
+    Push(Box<PushArguments>),
     /// Choose and pin the packages that an image needs, without building
     Lock(LockArguments),
     /// Move pins to the newest versions: of some packages, or of all
@@ -112,6 +116,10 @@ pub enum Command {
     Store(StoreCommand),
     /// Remove from the store what no image needs: `store gc`
     Gc(GcArguments),
+    /// Keep a user name and a password for a registry
+    Login(LoginArguments),
+    /// Forget them
+    Logout(LogoutArguments),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
     /// Write the manual pages

@@ -1,6 +1,7 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
 mod outputs;
+mod pushing;
 mod report;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
+use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
 use drystone_store::store::{Root, Store, root_name};
@@ -36,6 +38,7 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
+use pushing::Pushing;
 
 /// The quick way: `Some` when the same build was asked for before and nothing changed since.
 ///
@@ -97,10 +100,6 @@ fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::setti
 
 /// Builds.
 pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
-    if !arguments.push.is_empty() {
-        return Err(Failure::usage("`--push` is not in this version")
-            .hint("write an OCI layout with `--oci-layout DIR` and push it with another tool"));
-    }
     // Stamps come before what they are about is read: see `unchanged`.
     let mut inputs = Inputs::surroundings();
     let path = image_path(&arguments.image.path());
@@ -109,6 +108,7 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
     let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
     bound_threads(&settings);
     let targets = Targets::new(arguments, &image)?;
+    let pushing = Pushing::new(&arguments.push, &arguments.registry, image.tag.as_str())?;
     let mut warnings = Vec::new();
     if let Some(epoch) = &settings.source_date_epoch {
         let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
@@ -129,7 +129,7 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
             display: &wiring.display,
         },
     };
-    work.run(arguments, &targets, inputs, warnings)
+    work.run(arguments, &targets, &pushing, inputs, warnings)
 }
 
 /// A build under way.
@@ -148,6 +148,7 @@ impl Work<'_> {
         &self,
         arguments: &BuildArguments,
         targets: &Targets,
+        pushing: &Pushing,
         inputs: Inputs,
         warnings: Vec<String>,
     ) -> Result<(), Failure> {
@@ -165,12 +166,16 @@ impl Work<'_> {
             name: &targets.name,
             blob_path: &|digest| self.store.blob_path(digest),
         };
-        let written = targets.write(&output, &self.wiring.display)?;
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built)?);
+        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out of [files]"));
         }
-        let answer = self.answer(targets, &built, &written, lock_changed, warnings);
+        let traffic = pushing.counts();
+        let answer = self.answer(targets, &built, &written, &traffic, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -188,12 +193,16 @@ impl Work<'_> {
         targets: &Targets,
         built: &Built,
         written: &[outputs::Written],
+        traffic: &Counts,
         lock_changed: bool,
         warnings: Vec<String>,
     ) -> Answer {
-        let reference = format!("{}@{}", targets.name, built.set.digest());
+        let named = format!("{}@{}", targets.name, built.set.digest());
+        let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
+        let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
-            reference: &reference,
+            reference: &named,
+            traffic,
             name: &targets.name,
             image: self.image,
             built,
@@ -203,6 +212,15 @@ impl Work<'_> {
         };
         let report = answer::versioned(&report.to_json());
         Answer { reference, report, warnings }
+    }
+
+    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                pushed = pushing.run(&built.set, &self.store, &self.wiring.display) => pushed,
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
     }
 
     fn remember(

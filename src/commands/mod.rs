@@ -9,8 +9,10 @@ mod edit;
 mod init;
 mod lock;
 mod log;
+mod login;
 mod man;
 mod plan;
+mod push;
 mod store;
 mod tree;
 mod update;
@@ -73,6 +75,7 @@ fn report(display: &Display, result: Result<(), Failure>) -> ExitCode {
 fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(arguments) => build::run(wiring, &arguments),
+        Command::Push(arguments) => push::run(wiring, *arguments),
         Command::Lock(arguments) => lock::run(wiring, &arguments),
         Command::Update(arguments) => update::run(wiring, &arguments),
         Command::Plan(arguments) => plan::run(wiring, &arguments),
@@ -89,6 +92,8 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Remove(arguments) => edit::remove(wiring, &arguments),
         Command::Store(command) => store::run(wiring, &command),
         Command::Gc(arguments) => store::gc(wiring, &arguments),
+        Command::Login(arguments) => login::login(wiring, &arguments),
+        Command::Logout(arguments) => login::logout(wiring, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

@@ -15,6 +15,9 @@ use drystone_builder::source::debian::mirror::MirrorError;
 use drystone_builder::source::debian::openpgp::SignatureError;
 use drystone_builder::source::fetch::FetchError;
 use drystone_builder::source::files::FilesError;
+use drystone_cache::credentials::StoreError as CredentialError;
+use drystone_cache::error::RegistryError;
+use drystone_cache::reference::ReferenceError;
 use drystone_store::store::StoreError;
 
 use super::Family;
@@ -83,6 +86,21 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return store(error);
+    }
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return registry(error);
+    }
+    if error.is::<ReferenceError>() {
+        return Some(Opinion::with(
+            Family::Usage,
+            "for example registry.example.com/team/app:1, localhost:5000/app, or file:DIR",
+        ));
+    }
+    if error.is::<CredentialError>() {
+        return Some(Opinion::with(
+            Family::Host,
+            "DOCKER_CONFIG names another folder for docker's config.json",
+        ));
     }
     if let Some(error) = error.downcast_ref::<OutputError>() {
         return output(error);
@@ -209,6 +227,20 @@ fn fetch(error: &FetchError) -> Option<Opinion> {
         FetchError::File { source, .. } => system(source),
         _ => Some(Opinion::with(Family::Network, NETWORK)),
     }
+}
+
+fn registry(error: &RegistryError) -> Option<Opinion> {
+    let family = match error {
+        _ if error.is_verification_failure() => Family::Integrity,
+        RegistryError::File { source, .. } => {
+            system(source).map_or(Family::Failed, |opinion| opinion.family)
+        }
+        RegistryError::NotALayout { .. } => Family::Usage,
+        _ => Family::Network,
+    };
+    let general = (family == Family::Network)
+        .then(|| "check the network and the registry; what was sent is not sent again".to_owned());
+    Some(Opinion { family, hint: error.hint().or(general) })
 }
 
 fn remote_file(error: &RemoteFileError) -> Option<Opinion> {
@@ -339,6 +371,19 @@ mod tests {
         assert_eq!(classify(&file).family, Family::Host, "a full disk is no network");
         let other = io::Error::from(io::ErrorKind::NotFound);
         assert_eq!(classify(&other), Opinion::of(Family::Failed));
+    }
+
+    #[test]
+    fn a_registry_that_lies_is_told_from_one_that_fails() {
+        let digest = drystone_store::digest::BlobDigest::of(b"x");
+        let place = || "registry.example.com/x".to_owned();
+        let lie = RegistryError::Mismatch { place: place(), expected: digest, actual: digest };
+        let lie = RegistryError::Source { place: place(), source: Box::new(lie) };
+        assert_eq!(classify(&lie).family, Family::Integrity);
+        let denied = RegistryError::Denied { place: place(), status: 401, message: String::new() };
+        let opinion = classify(&denied);
+        assert_eq!(opinion.family, Family::Network);
+        assert!(opinion.hint.is_some_and(|hint| hint.contains("drystone login")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The suite: one function a promise, each with a repository of its own.
 
+pub mod peer;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

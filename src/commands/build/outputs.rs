@@ -10,6 +10,7 @@ use drystone_builder::spec::Image;
 use serde::Serialize;
 
 use super::name;
+use super::pushing::Moved;
 use crate::arguments::BuildArguments;
 use crate::diagnostics::Failure;
 use crate::interrupt;
@@ -48,12 +49,31 @@ pub enum Written {
         /// Whether it had the image already.
         already_there: bool,
     },
+    /// A registry, or a folder as one.
+    Registry {
+        /// `REF@sha256:…`.
+        reference: String,
+        /// What was sent.
+        blobs: Moved,
+    },
+}
+
+impl Written {
+    /// Where it was pushed to, if it was.
+    pub fn pushed(&self) -> Option<&str> {
+        match self {
+            Self::Registry { reference, .. } => Some(reference),
+            _ => None,
+        }
+    }
 }
 
 impl Targets {
     /// Decides from what was typed.
     pub fn new(arguments: &BuildArguments, image: &Image) -> Result<Self, Failure> {
-        let elsewhere = !arguments.load.is_empty() || arguments.oci_layout.is_some();
+        let elsewhere = !arguments.load.is_empty()
+            || arguments.oci_layout.is_some()
+            || !arguments.push.is_empty();
         let archive = match &arguments.output {
             Some(path) => Some(path.clone()),
             None if elsewhere => None,

@@ -4,6 +4,7 @@ use drystone_builder::build::Built;
 use drystone_builder::image;
 use drystone_builder::output::ImageName;
 use drystone_builder::spec::Image;
+use drystone_cache::traffic::Counts;
 use serde_json::{Value, json};
 
 use super::outputs::{Written, shown};
@@ -20,6 +21,8 @@ pub struct Report<'a> {
     pub built: &'a Built,
     /// Where it went.
     pub written: &'a [Written],
+    /// Requests to registries, and the bytes that they moved.
+    pub traffic: &'a Counts,
     /// Whether the lock file changed.
     pub lock_changed: bool,
     /// What the user should know.
@@ -42,6 +45,7 @@ impl Report<'_> {
                 "changed": self.lock_changed,
             },
             "outputs": self.written,
+            "registry": self.traffic,
             "platforms": set.images().iter().map(platform).collect::<Vec<_>>(),
             "ignored_files": self.built.ignored_files,
             "warnings": self.warnings,
