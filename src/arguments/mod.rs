@@ -2,6 +2,7 @@
 
 mod build;
 mod explain;
+mod key;
 mod project;
 mod store;
 
@@ -12,6 +13,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
     DerivationCommand, DiffArguments, LogArguments, ShowArguments, TreeArguments, WhyArguments,
+};
+pub use key::{
+    KeyCommand, KeyGenerateArguments, KeyListArguments, KeyPublicArguments, KeyRevokeArguments,
+    KeyTrustArguments,
 };
 pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
@@ -112,6 +117,9 @@ pub enum Command {
     Store(StoreCommand),
     /// Remove from the store what no image needs: `store gc`
     Gc(GcArguments),
+    /// Look after signing keys, and whose builds are believed
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
     /// Write the manual pages

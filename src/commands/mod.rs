@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod edit;
 mod init;
+mod key;
 mod lock;
 mod log;
 mod man;
@@ -89,6 +90,7 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Remove(arguments) => edit::remove(wiring, &arguments),
         Command::Store(command) => store::run(wiring, &command),
         Command::Gc(arguments) => store::gc(wiring, &arguments),
+        Command::Key(command) => key::run(wiring, &command),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }
