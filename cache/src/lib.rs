@@ -12,7 +12,9 @@
 pub mod agreement;
 pub mod attestation;
 pub mod bundle;
+pub mod cosign;
 pub mod dsse;
 pub mod key;
+pub mod provenance;
 pub mod statement;
 pub mod trust;

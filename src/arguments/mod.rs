@@ -12,7 +12,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
-    DerivationCommand, DiffArguments, LogArguments, ShowArguments, TreeArguments, WhyArguments,
+    DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShowArguments,
+    TreeArguments, WhyArguments,
 };
 pub use key::{
     KeyCommand, KeyGenerateArguments, KeyListArguments, KeyPublicArguments, KeyRevokeArguments,
@@ -99,6 +100,8 @@ pub enum Command {
     Tree(TreeArguments),
     /// Compare two locks or images: packages, then files, then bytes
     Diff(DiffArguments),
+    /// Print what is in the image as a bill of materials: SPDX or CycloneDX
+    Sbom(SbomArguments),
     /// Look at build steps
     #[command(subcommand)]
     Derivation(DerivationCommand),

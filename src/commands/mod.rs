@@ -12,6 +12,7 @@ mod lock;
 mod log;
 mod man;
 mod plan;
+mod sbom;
 mod store;
 mod tree;
 mod update;
@@ -80,6 +81,7 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Why(arguments) => why::run(wiring, &arguments),
         Command::Tree(arguments) => tree::run(wiring, &arguments),
         Command::Diff(arguments) => diff::run(wiring, &arguments),
+        Command::Sbom(arguments) => sbom::run(wiring, &arguments),
         Command::Derivation(DerivationCommand::Show(arguments)) => {
             derivation::show(wiring, &arguments)
         }

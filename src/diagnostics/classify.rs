@@ -18,6 +18,7 @@ use drystone_builder::source::files::FilesError;
 use drystone_cache::agreement::AgreementError;
 use drystone_cache::attestation::{SignError, VerifyError};
 use drystone_cache::bundle::BundleError;
+use drystone_cache::cosign::CosignError;
 use drystone_cache::dsse::EnvelopeError;
 use drystone_cache::key::KeyError;
 use drystone_cache::trust::TrustError;
@@ -143,7 +144,7 @@ fn trust(error: &(dyn Error + 'static)) -> Option<Opinion> {
         return Some(Opinion::with(Family::Integrity, hint));
     }
     let is_wrong = error.is::<EnvelopeError>() || error.is::<BundleError>();
-    match is_wrong || error.is::<SignError>() {
+    match is_wrong || error.is::<SignError>() || error.is::<CosignError>() {
         true => Some(Opinion::of(Family::Integrity)),
         false => None,
     }
