@@ -16,7 +16,7 @@ const MAX_TEXT: usize = 20_000;
 pub const NO_ASSERTION: &str = "NOASSERTION";
 
 /// Debian's short names, in lower case, and the SPDX identifiers that mean the same.
-const NAMES: [(&str, &str); 62] = [
+const NAMES: [(&str, &str); 64] = [
     ("0bsd", "0BSD"),
     ("afl-2.1", "AFL-2.1"),
     ("agpl-3", "AGPL-3.0-only"),
@@ -27,9 +27,11 @@ const NAMES: [(&str, &str); 62] = [
     ("artistic-1", "Artistic-1.0-Perl"),
     ("artistic-2", "Artistic-2.0"),
     ("artistic-2.0", "Artistic-2.0"),
+    ("beerware", "Beerware"),
     ("bsd-2-clause", "BSD-2-Clause"),
     ("bsd-3-clause", "BSD-3-Clause"),
     ("bsd-4-clause", "BSD-4-Clause"),
+    ("bsd-4-clause-uc", "BSD-4-Clause-UC"),
     ("bsl-1", "BSL-1.0"),
     ("bsl-1.0", "BSL-1.0"),
     ("bzip2-1.0.6", "bzip2-1.0.6"),
@@ -111,7 +113,11 @@ impl Licence {
             let (short, body) = value.split_once('\n').unwrap_or((value, ""));
             if paragraph.field("Files").is_some() {
                 let Some(expression) = expression(short) else { return Self::default() };
-                expressions.insert(expression);
+                match expression.contains(" OR ") {
+                    true => drop(expressions.insert(expression)),
+                    // Said together already by another paragraph, perhaps in part.
+                    false => expressions.extend(expression.split(" AND ").map(str::to_owned)),
+                }
             }
             if !body.trim().is_empty() {
                 texts.insert(reference(short.trim()), plain(body));
@@ -261,6 +267,15 @@ mod tests {
         let texts: Vec<_> = licence.texts.into_iter().collect();
         let own = "LicenseRef-Debian-own-terms".to_owned();
         assert_eq!(texts, [(own, "Do what\n\nyou like.".to_owned())]);
+    }
+
+    #[test]
+    fn each_licence_is_named_once() {
+        let licence = read(
+            "Files: *\nLicense: GPL-2+ and Expat\n\nFiles: a\nLicense: Expat\n\n\
+             Files: b\nLicense: Expat and ISC\n",
+        );
+        assert_eq!(licence.expression.as_deref(), Some("GPL-2.0-or-later AND ISC AND MIT"));
     }
 
     #[test]
