@@ -11,6 +11,7 @@ pub mod progress;
 pub mod realise;
 pub mod resolve;
 pub mod sandbox;
+pub mod sbom;
 pub mod settings;
 pub mod source;
 pub mod spec;

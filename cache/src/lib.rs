@@ -17,12 +17,14 @@
 pub mod agreement;
 pub mod attestation;
 pub mod bundle;
+pub mod cosign;
 pub mod credentials;
 pub mod descriptor;
 pub mod dsse;
 pub mod error;
 pub mod folder;
 pub mod key;
+pub mod provenance;
 pub mod push;
 pub mod reference;
 pub mod registry;

@@ -2,6 +2,7 @@
 
 mod build;
 mod explain;
+mod key;
 mod project;
 mod registry;
 mod store;
@@ -12,7 +13,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
-    DerivationCommand, DiffArguments, LogArguments, ShowArguments, TreeArguments, WhyArguments,
+    DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShowArguments,
+    TreeArguments, WhyArguments,
+};
+pub use key::{
+    KeyCommand, KeyGenerateArguments, KeyListArguments, KeyPublicArguments, KeyRevokeArguments,
+    KeyTrustArguments,
 };
 pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
@@ -98,6 +104,8 @@ pub enum Command {
     Tree(TreeArguments),
     /// Compare two locks or images: packages, then files, then bytes
     Diff(DiffArguments),
+    /// Print what is in the image as a bill of materials: SPDX or CycloneDX
+    Sbom(SbomArguments),
     /// Look at build steps
     #[command(subcommand)]
     Derivation(DerivationCommand),
@@ -120,6 +128,9 @@ pub enum Command {
     Login(LoginArguments),
     /// Forget them
     Logout(LogoutArguments),
+    /// Look after signing keys, and whose builds are believed
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
     /// Write the manual pages

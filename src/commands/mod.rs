@@ -7,12 +7,14 @@ mod diff;
 mod doctor;
 mod edit;
 mod init;
+mod key;
 mod lock;
 mod log;
 mod login;
 mod man;
 mod plan;
 mod push;
+mod sbom;
 mod store;
 mod tree;
 mod update;
@@ -82,6 +84,7 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Why(arguments) => why::run(wiring, &arguments),
         Command::Tree(arguments) => tree::run(wiring, &arguments),
         Command::Diff(arguments) => diff::run(wiring, &arguments),
+        Command::Sbom(arguments) => sbom::run(wiring, &arguments),
         Command::Derivation(DerivationCommand::Show(arguments)) => {
             derivation::show(wiring, &arguments)
         }
@@ -94,6 +97,7 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Gc(arguments) => store::gc(wiring, &arguments),
         Command::Login(arguments) => login::login(wiring, &arguments),
         Command::Logout(arguments) => login::logout(wiring, &arguments),
+        Command::Key(command) => key::run(wiring, &command),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

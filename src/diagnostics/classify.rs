@@ -15,9 +15,16 @@ use drystone_builder::source::debian::mirror::MirrorError;
 use drystone_builder::source::debian::openpgp::SignatureError;
 use drystone_builder::source::fetch::FetchError;
 use drystone_builder::source::files::FilesError;
+use drystone_cache::agreement::AgreementError;
+use drystone_cache::attestation::{SignError, VerifyError};
+use drystone_cache::bundle::BundleError;
+use drystone_cache::cosign::CosignError;
 use drystone_cache::credentials::StoreError as CredentialError;
+use drystone_cache::dsse::EnvelopeError;
 use drystone_cache::error::RegistryError;
+use drystone_cache::key::KeyError;
 use drystone_cache::reference::ReferenceError;
+use drystone_cache::trust::TrustError;
 use drystone_store::store::StoreError;
 
 use super::Family;
@@ -120,7 +127,45 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     if let Some(error) = error.downcast_ref::<FilesError>() {
         return files(error);
     }
-    error.downcast_ref::<io::Error>().and_then(system)
+    trust(error).or_else(|| error.downcast_ref::<io::Error>().and_then(system))
+}
+
+/// Keys, signatures and what builders say.
+fn trust(error: &(dyn Error + 'static)) -> Option<Opinion> {
+    if let Some(error) = error.downcast_ref::<KeyError>() {
+        return match error {
+            KeyError::Io { source, .. } => system(source).or(Some(Opinion::of(Family::Usage))),
+            KeyError::Exists { .. } => {
+                Some(Opinion::with(Family::Usage, "choose another file with `--output`"))
+            }
+            KeyError::Random(_) => Some(Opinion::of(Family::Host)),
+            _ => Some(Opinion::of(Family::Usage)),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<TrustError>() {
+        return match error {
+            TrustError::Io { source, .. } => system(source).or(Some(Opinion::of(Family::Usage))),
+            _ => Some(Opinion::of(Family::Usage)),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<AgreementError>() {
+        return match error {
+            AgreementError::Disagreement { .. } => Some(Opinion::with(
+                Family::NotReproducible,
+                "find out which builder is right, or trust only those that you believe",
+            )),
+            _ => Some(Opinion::of(Family::Integrity)),
+        };
+    }
+    if error.is::<VerifyError>() {
+        let hint = "`drystone key list` shows who is trusted; `drystone key trust` adds a builder";
+        return Some(Opinion::with(Family::Integrity, hint));
+    }
+    let is_wrong = error.is::<EnvelopeError>() || error.is::<BundleError>();
+    match is_wrong || error.is::<SignError>() || error.is::<CosignError>() {
+        true => Some(Opinion::of(Family::Integrity)),
+        false => None,
+    }
 }
 
 /// A transparent error hides its kind from the chain, so each is taken apart here.
