@@ -16,6 +16,7 @@
 
 pub mod agreement;
 pub mod attestation;
+pub mod binary_cache;
 pub mod bundle;
 pub mod cosign;
 pub mod credentials;

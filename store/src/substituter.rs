@@ -47,6 +47,16 @@ pub trait Substituter: Send + Sync {
     /// What is known of these derivations; those that nobody knows are left out.
     fn find(&self, wanted: &[Wanted]) -> Vec<Substitute>;
 
-    /// Copies a blob to `writer`; `false` when no cache has it. The caller checks what came.
-    fn fetch(&self, digest: &BlobDigest, size: u64, writer: &mut dyn Write) -> io::Result<bool>;
+    /// How many caches can be asked for blobs, one after another.
+    fn sources(&self) -> usize;
+
+    /// Copies a blob of cache `source` (from 0) to `writer`; `false` when it has none. The caller
+    /// checks what came.
+    fn fetch(
+        &self,
+        source: usize,
+        digest: &BlobDigest,
+        size: u64,
+        writer: &mut dyn Write,
+    ) -> io::Result<bool>;
 }

@@ -16,7 +16,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::gc::with_causes;
 use super::verify::content::{encode_listing, examine_layer};
-use super::{Store, StoreError, now};
+use super::{BlobWriter, Store, StoreError, now};
 use crate::derivation::Derivation;
 use crate::digest::{BlobDigest, DerivationId};
 use crate::layer::Layer;
@@ -219,14 +219,39 @@ impl Store {
         if self.has_blob(digest) {
             return Ok(true);
         }
-        let Some(substituter) = &self.substitution.substituter else { return Ok(false) };
-        let mut writer = self.blob_writer()?;
-        let error = StoreError::io("fetch", self.blob_path(digest));
-        if !substituter.fetch(digest, size, &mut writer).map_err(error)? {
-            return Ok(false);
+        let fetched = self.fetch_checked(digest, size, |writer| writer.finish_as(digest))?;
+        Ok(fetched.is_some())
+    }
+
+    /// Asks one cache after another for a blob until `check` takes what came. What a cache sends
+    /// wrongly, or not at all, is told and no reason to fail: another one may have it.
+    fn fetch_checked<T>(
+        &self,
+        digest: &BlobDigest,
+        size: u64,
+        check: impl Fn(BlobWriter<'_>) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(substituter) = &self.substitution.substituter else { return Ok(None) };
+        for source in 0..substituter.sources() {
+            let mut writer = self.blob_writer()?;
+            let problem = match substituter.fetch(source, digest, size, &mut writer) {
+                Ok(false) => continue,
+                Ok(true) => match check(writer) {
+                    Ok(checked) => return Ok(Some(checked)),
+                    // A full disk is no fault of the cache.
+                    Err(error @ (StoreError::Io { .. } | StoreError::Database { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) => with_causes(&error),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    return Err(StoreError::io("fetch", self.blob_path(digest))(error));
+                }
+                Err(error) => with_causes(&error),
+            };
+            tracing::warn!("blob {digest} is not taken from a cache: {problem}");
         }
-        writer.finish_as(digest)?;
-        Ok(true)
+        Ok(None)
     }
 
     /// Brings blobs here, several at once; the first that cannot be had is an error.
@@ -264,15 +289,25 @@ impl Store {
     /// `is_trusted` all that was said of it must be so, else only the tree's hash.
     fn fetch_tree(&self, claimed: &Output, is_trusted: bool) -> Result<Output, StoreError> {
         let tree = *claimed.path.hash();
-        let substituter = self.substitution.substituter.as_ref().ok_or(StoreError::NoTree(tree))?;
         let layer = claimed.layers.iter().min_by_key(|layer| layer.size);
         let layer = layer.ok_or(StoreError::NoTree(tree))?;
-        let mut writer = self.blob_writer()?;
-        let error = StoreError::io("fetch", self.blob_path(&layer.digest));
-        if !substituter.fetch(&layer.digest, layer.size, &mut writer).map_err(error)? {
-            return Err(self.lost(&layer.digest));
+        let check = |writer: BlobWriter<'_>| self.take_tree(writer, claimed, layer, is_trusted);
+        match self.fetch_checked(&layer.digest, layer.size, check)? {
+            Some(output) => Ok(output),
+            None => Err(self.lost(&layer.digest)),
         }
-        // Read before it gets its name: a blob that is no such tree never becomes visible.
+    }
+
+    /// Reads a fetched layer to its end before it gets its name: a blob that is no such tree never
+    /// becomes visible.
+    fn take_tree(
+        &self,
+        writer: BlobWriter<'_>,
+        claimed: &Output,
+        layer: &Layer,
+        is_trusted: bool,
+    ) -> Result<Output, StoreError> {
+        let tree = *claimed.path.hash();
         let mut file = writer.reopen()?;
         file.rewind().map_err(StoreError::io("rewind", self.blob_path(&layer.digest)))?;
         let examined = examine_layer(file, layer.compression)
