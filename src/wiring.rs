@@ -39,8 +39,14 @@ impl Wiring {
     pub fn flags(&self) -> Flags {
         let log = match self.global.verbose {
             0 => self.global.log.clone(),
-            1 => Some("drystone=info,drystone_store=info,drystone_builder=info".to_owned()),
-            2 => Some("drystone=debug,drystone_store=debug,drystone_builder=debug".to_owned()),
+            1 => Some(
+                "drystone=info,drystone_store=info,drystone_builder=info,drystone_cache=info"
+                    .to_owned(),
+            ),
+            2 => Some(
+                "drystone=debug,drystone_store=debug,drystone_builder=debug,drystone_cache=debug"
+                    .to_owned(),
+            ),
             _ => Some("trace".to_owned()),
         };
         Flags { store: self.global.store.clone(), log, ..Flags::default() }

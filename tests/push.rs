@@ -194,6 +194,72 @@ fn credentials_are_checked_kept_used_and_forgotten() {
 }
 
 #[test]
+fn credential_helpers_are_asked_and_may_fail() {
+    let Some(registry) = Registry::with_password() else { return };
+    let Some(open) = Registry::start() else { return };
+    let place = Place::new();
+    fs::create_dir_all(place.path("bin")).unwrap();
+    fs::create_dir_all(place.path(".docker")).unwrap();
+    let helper = |name: &str, script: &str| {
+        let path = place.path(&format!("bin/docker-credential-{name}"));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let run = |arguments: &[&str]| {
+        let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+        place.command(arguments).env("PATH", path).output().unwrap()
+    };
+    helper("good", "cat >/dev/null; echo '{\"Username\":\"ann\",\"Secret\":\"hunter2\"}'");
+    helper("bad", "echo 'the keychain is locked'; exit 1");
+    fs::write(place.path(".docker/config.json"), r#"{"credsStore":"good"}"#).unwrap();
+    let private = registry.reference("team/private");
+    let pushed = run(&["push", &private]);
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    fs::write(place.path(".docker/config.json"), r#"{"credsStore":"bad"}"#).unwrap();
+    expect_failure(&run(&["push", &private]), 6, &["access denied", "the keychain is locked"]);
+    // What everybody may do needs no helper.
+    let pushed = run(&["push", &open.reference("team/open")]);
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+}
+
+#[test]
+fn certificates_of_ones_own_are_trusted_when_named() {
+    if !can_run(&["openssl"], false) {
+        return;
+    }
+    let place = Place::new();
+    let (certificate, key) = (place.path("certificate.pem"), place.path("key.pem"));
+    let (certificate_text, key_text) =
+        (certificate.display().to_string(), key.display().to_string());
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=test",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-keyout",
+        &key_text,
+        "-out",
+        &certificate_text,
+    ];
+    run("openssl", &arguments);
+    let Some(registry) = Registry::with_tls(&certificate, &key) else { return };
+    let reference = registry.reference("team/secure");
+    let mut command = place.command(&["push", "--verify", &reference]);
+    let output = command.env("SSL_CERT_FILE", &certificate).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    expect_failure(&place.run(&["push", &reference]), 6, &["certificate"]);
+}
+
+#[test]
 fn engines_pull_and_run_what_was_pushed() {
     let Some(registry) = Registry::start() else { return };
     let Some(world) = World::shared() else { return };

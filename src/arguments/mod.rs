@@ -31,8 +31,8 @@ pub use store::{
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or image.toml, 3 lock out of date, 4 not reproducible,
-5 unknown package or unsolvable, 6 network, mirror or registry, 7 signature or hash, 8 this host cannot,
-130 and 143 interrupted.";
+5 unknown package or unsolvable, 6 network, mirror or registry, 7 signature or hash,
+8 this host cannot, 130 and 143 interrupted.";
 
 /// Builds reproducible container images from real Debian packages.
 #[derive(Debug, Parser)]
@@ -126,7 +126,7 @@ pub enum Command {
     Gc(GcArguments),
     /// Keep a user name and a password for a registry
     Login(LoginArguments),
-    /// Forget them
+    /// Forget what is kept for a registry
     Logout(LogoutArguments),
     /// Look after signing keys, and whose builds are believed
     #[command(subcommand)]

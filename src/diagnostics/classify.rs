@@ -283,8 +283,10 @@ fn registry(error: &RegistryError) -> Option<Opinion> {
         RegistryError::NotALayout { .. } => Family::Usage,
         _ => Family::Network,
     };
-    let general = (family == Family::Network)
-        .then(|| "check the network and the registry; what was sent is not sent again".to_owned());
+    let general = (family == Family::Network).then(|| {
+        "check the network and the name of the registry; what has arrived is not sent again"
+            .to_owned()
+    });
     Some(Opinion { family, hint: error.hint().or(general) })
 }
 

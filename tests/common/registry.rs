@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,15 +21,20 @@ const PASSWORDS: &str = "ann:$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSF
 impl Registry {
     /// One that everybody may use; `None`, said aloud, where it is not installed.
     pub fn start() -> Option<Self> {
-        Self::with(false)
+        Self::with(false, None)
     }
 
     /// One that wants `ann` and `hunter2`.
     pub fn with_password() -> Option<Self> {
-        Self::with(true)
+        Self::with(true, None)
     }
 
-    fn with(password: bool) -> Option<Self> {
+    /// One that speaks TLS with a certificate and a key.
+    pub fn with_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::with(false, Some((certificate, key)))
+    }
+
+    fn with(password: bool, tls: Option<(&Path, &Path)>) -> Option<Self> {
         if !can_run(&["docker-registry"], false) {
             return None;
         }
@@ -40,10 +46,13 @@ impl Registry {
             true => format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display()),
             false => String::new(),
         };
+        let tls = tls.map_or_else(String::new, |(certificate, key)| {
+            format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
+        });
         let configuration = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
+             http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n{auth}",
             data.display()
         );
         let path = folder.path().join("config.yml");

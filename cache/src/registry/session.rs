@@ -400,9 +400,10 @@ impl Session {
         }
         let plain = self.address("http")?;
         match self.ping(&plain).await {
-            Ok(status) if status != StatusCode::BAD_REQUEST => Ok(plain),
-            // Servers with TLS answer plain requests with 400, or hang up.
-            _ => match self.ping(&secure).await {
+            // How servers with TLS answer plain requests; others hang up.
+            Ok(StatusCode::BAD_REQUEST) => Ok(secure),
+            Ok(_) => Ok(plain),
+            Err(_) => match self.ping(&secure).await {
                 Ok(_) => Ok(secure),
                 Err(_) => Ok(plain),
             },
