@@ -24,7 +24,9 @@ pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
     RemoveArguments,
 };
-pub use registry::{LoginArguments, LogoutArguments, PushArguments, RegistryArguments};
+pub use registry::{
+    CacheArguments, LoginArguments, LogoutArguments, PushArguments, RegistryArguments,
+};
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
 };

@@ -18,6 +18,27 @@ pub struct RegistryArguments {
     pub insecure_registry: Vec<String>,
 }
 
+/// Which binary caches are asked, and whom to believe.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Binary caches")]
+pub struct CacheArguments {
+    /// A binary cache: HOST/NAME, or file:DIR; read, and written when there is a signing key
+    #[arg(long, value_name = "CACHE")]
+    pub cache: Vec<String>,
+    /// Do not ask the caches that image.toml names
+    #[arg(long)]
+    pub no_project_caches: bool,
+    /// A key to believe: NAME:BASE64, or a file of such lines
+    #[arg(long, value_name = "KEY")]
+    pub trusted_key: Vec<String>,
+    /// How many of the trusted keys must agree [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threshold: Option<String>,
+    /// The key to sign with: a file, or the key itself
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub signing_key: Option<String>,
+}
+
 /// `drystone push`.
 #[derive(Debug, Clone, Args)]
 pub struct PushArguments {
@@ -43,6 +64,8 @@ pub struct PushArguments {
     pub metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArguments,
+    #[command(flatten)]
+    pub caches: CacheArguments,
     #[command(flatten)]
     pub archive: ArchiveArguments,
 }

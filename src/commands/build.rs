@@ -29,6 +29,7 @@ use tokio::runtime::Runtime;
 
 use crate::answer;
 use crate::arguments::BuildArguments;
+use crate::caching::{CacheReport, Caching};
 use crate::diagnostics::Failure;
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
@@ -40,12 +41,19 @@ use crate::wiring::{
 use outputs::Targets;
 use pushing::Pushing;
 
+/// How often a build begins anew since a cache has lost something: each time that is forgotten.
+const LOSSES: u32 = 10;
+
 /// The quick way: `Some` when the same build was asked for before and nothing changed since.
 ///
 /// Runs before any thread is started, so it must touch nothing but a few files.
 pub fn unchanged(wiring: &Wiring, arguments: &BuildArguments) -> Option<Result<(), Failure>> {
     let question = question(arguments)?;
     let settings = wiring.settings(&flags(wiring, arguments), None).ok()?;
+    // What is unchanged here may not have been shared yet.
+    if settings.signing_key.is_some() && !settings.caches.is_empty() {
+        return None;
+    }
     let answer = question.answer(&settings.store.value)?;
     Some(tell(wiring, arguments, &answer))
 }
@@ -95,6 +103,12 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
 fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::settings::Flags {
     let mut flags = wiring.archive_flags(&arguments.archive);
     flags.compression.clone_from(&arguments.compression);
+    let caches = &arguments.caches;
+    flags.cache.clone_from(&caches.cache);
+    flags.no_project_caches = caches.no_project_caches;
+    flags.trusted_keys.clone_from(&caches.trusted_key);
+    flags.threshold.clone_from(&caches.threshold);
+    flags.signing_key.clone_from(&caches.signing_key);
     flags
 }
 
@@ -115,13 +129,22 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
         wiring.display.warn(&text);
         warnings.push(text);
     }
+    let platforms = platforms(&arguments.platform, &image)?;
+    let runtime = runtime()?;
+    let registries = pushing.registries();
+    let caching = Caching::new(&settings, &image, &platforms, registries, runtime.handle())?;
+    let mut store = wiring.store(&settings)?;
+    if !arguments.archive.offline {
+        caching.attach(&mut store);
+    }
     let work = Work {
         wiring,
         settings: &settings,
         image: &image,
-        platforms: platforms(&arguments.platform, &image)?,
-        store: Arc::new(wiring.store(&settings)?),
-        runtime: runtime()?,
+        platforms,
+        store: Arc::new(store),
+        caching,
+        runtime,
         locking: Locking {
             settings: &settings,
             offline: arguments.archive.offline,
@@ -139,6 +162,7 @@ struct Work<'a> {
     image: &'a Image,
     platforms: Vec<Platform>,
     store: Arc<Store>,
+    caching: Caching,
     runtime: Runtime,
     locking: Locking<'a>,
 }
@@ -156,11 +180,15 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let built = self.build(&lock)?;
+        let built = self.build_again(&lock)?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
         self.keep(&built, targets.archive.as_deref())?;
+        if targets.need_layers() {
+            let layers = built.set.layers();
+            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
+        }
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
@@ -174,8 +202,10 @@ impl Work<'_> {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out of [files]"));
         }
+        let cached = self.share()?;
         let traffic = pushing.counts();
-        let answer = self.answer(targets, &built, &written, &traffic, lock_changed, warnings);
+        let answer =
+            self.answer(targets, &built, &written, &traffic, &cached, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -194,6 +224,7 @@ impl Work<'_> {
         built: &Built,
         written: &[outputs::Written],
         traffic: &Counts,
+        cached: &CacheReport,
         lock_changed: bool,
         warnings: Vec<String>,
     ) -> Answer {
@@ -203,6 +234,7 @@ impl Work<'_> {
         let report = report::Report {
             reference: &named,
             traffic,
+            cached,
             name: &targets.name,
             image: self.image,
             built,
@@ -214,10 +246,20 @@ impl Work<'_> {
         Answer { reference, report, warnings }
     }
 
-    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+    fn share(&self) -> Result<CacheReport, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, &self.store, &self.wiring.display) => pushed,
+                report = self.caching.share(&self.store, &self.wiring.display) => Ok(report),
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
+    }
+
+    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+        let (store, caching) = (&self.store, &self.caching);
+        self.runtime.block_on(async {
+            tokio::select! {
+                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -240,6 +282,21 @@ impl Work<'_> {
             None => written.push(self.image.lock_path.clone()),
         }
         question.remember(&self.store, inputs, &written, answer);
+    }
+
+    /// Builds, and again where caches turned out to have lost what they said they had: then it is
+    /// built here.
+    fn build_again(&self, lock: &Lock) -> Result<Built, Failure> {
+        for _ in 0..LOSSES {
+            match self.build(lock) {
+                Err(failure) if failure.is_lost() => {
+                    let text = "what a cache has lost is built here".to_owned();
+                    self.wiring.display.warn(&text);
+                }
+                done => return done,
+            }
+        }
+        self.build(lock)
     }
 
     fn build(&self, lock: &Lock) -> Result<Built, Failure> {

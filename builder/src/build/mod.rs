@@ -354,6 +354,8 @@ impl Builder<'_> {
         keys: &BTreeSet<PackageKey>,
     ) -> Result<Vec<Package>, BuildError> {
         let debs: Vec<&ImportedDeb> = keys.iter().filter_map(|key| imported.get(key)).collect();
+        let controls: Vec<&Output> = debs.iter().map(|deb| &deb.control).collect();
+        self.store.fetch_trees(&controls)?;
         let packages =
             debs.par_iter().map(|deb| Package::load(self.store, deb)).collect::<Result<_, _>>()?;
         Ok(packages)
@@ -771,5 +773,6 @@ fn listing(store: &Store, output: &Output) -> Result<Arc<Listing>, BuildError> {
 
 /// The listings of several trees.
 fn listings(store: &Store, outputs: &[&Output]) -> Result<Vec<Arc<Listing>>, BuildError> {
+    store.fetch_listings(outputs)?;
     outputs.par_iter().map(|output| listing(store, output)).collect()
 }

@@ -20,7 +20,7 @@ use crate::dsse::Envelope;
 use crate::error::RegistryError;
 use crate::key::KeyId;
 use crate::reference::{Tag, Target};
-use crate::repository::{Repository, Source, Stored, Upload};
+use crate::repository::{Repository, Stored, Upload};
 
 /// Realisations that are shared at once.
 const AT_ONCE: usize = 8;
@@ -191,6 +191,5 @@ async fn upload(
             return Ok(Upload::copy(layer.digest, layer.size, Arc::clone(other)));
         }
     }
-    let source = Source::File(PathBuf::from(layer.digest.to_string()));
-    Ok(Upload { digest: layer.digest, size: layer.size, source, mounts: Vec::new() })
+    Err(RegistryError::Missing { place: format!("blob {}", layer.digest) })
 }

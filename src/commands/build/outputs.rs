@@ -94,6 +94,11 @@ impl Targets {
         })
     }
 
+    /// Whether the layers' bytes are written anywhere but to a registry.
+    pub const fn need_layers(&self) -> bool {
+        self.archive.is_some() || self.layout.is_some() || !self.engines.is_empty()
+    }
+
     /// Writes the image everywhere.
     pub fn write(&self, output: &Output<'_>, display: &Display) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();

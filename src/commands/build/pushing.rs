@@ -11,14 +11,15 @@ use drystone_cache::descriptor::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest
 use drystone_cache::push::{Arrived, Image, Piece, push, verify};
 use drystone_cache::reference::{Host, Location, Reference, RepositoryName, Tag};
 use drystone_cache::registry::{self, Registries};
-use drystone_cache::repository::{Repository, Stored, Upload};
+use drystone_cache::repository::{Repository, Source, Stored, Upload};
 use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
-use drystone_store::store::Store;
+use drystone_store::store::{Store, StoreError};
 use serde::Serialize;
 
 use super::outputs::Written;
 use crate::arguments::RegistryArguments;
+use crate::caching::Caching;
 use crate::diagnostics::Failure;
 use crate::progress::Display;
 use crate::quantity::Bytes as Quantity;
@@ -73,6 +74,11 @@ impl Pushing {
         !self.targets.is_empty()
     }
 
+    /// The client, with its connections.
+    pub const fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
     /// Requests and bytes so far.
     pub fn counts(&self) -> Counts {
         self.registries.counts()
@@ -83,6 +89,7 @@ impl Pushing {
         &self,
         set: &ImageSet,
         store: &Store,
+        caching: &Caching,
         display: &Display,
     ) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();
@@ -92,7 +99,9 @@ impl Pushing {
                 Location::Registry { host, .. } => known.get(host).cloned().unwrap_or_default(),
                 Location::Folder(_) => BTreeSet::new(),
             };
-            let image = image(set, store, &mounts);
+            let mounts = mounts.into_iter().chain(caching.mounts(&target.location)).collect();
+            let mut image = image(set, store, &mounts);
+            stream_from_caches(&mut image, store, caching).await?;
             let repository = self.registries.open(&target.location);
             written.push(self.push_one(&image, target, &repository, display).await?);
             if let Location::Registry { host, name } = &target.location {
@@ -161,6 +170,33 @@ fn moved(arrived: &[Arrived]) -> Moved {
         }
     }
     moved
+}
+
+/// Blobs that the store lacks go from a cache to the target without touching the disk.
+async fn stream_from_caches(
+    image: &mut Image,
+    store: &Store,
+    caching: &Caching,
+) -> Result<(), Failure> {
+    let caches = caching.repositories();
+    for piece in &mut image.blobs {
+        let Upload { digest, size, .. } = piece.upload;
+        if !matches!(piece.upload.source, Source::File(_)) || store.has_blob(&digest) {
+            continue;
+        }
+        let mut from = None;
+        for cache in &caches {
+            if cache.blob_size(&digest).await.map_err(Failure::of)? == Some(size) {
+                from = Some(Arc::clone(cache));
+                break;
+            }
+        }
+        match from {
+            Some(cache) => piece.upload.source = Source::Repository(cache),
+            None => return Err(Failure::of(StoreError::Lost { digest })),
+        }
+    }
+    Ok(())
 }
 
 /// The image as it is pushed: layers from the store's files, documents from memory.

@@ -7,6 +7,8 @@ use drystone_builder::spec::Image;
 use drystone_cache::traffic::Counts;
 use serde_json::{Value, json};
 
+use crate::caching::CacheReport;
+
 use super::outputs::{Written, shown};
 
 /// What is reported.
@@ -23,6 +25,8 @@ pub struct Report<'a> {
     pub written: &'a [Written],
     /// Requests to registries, and the bytes that they moved.
     pub traffic: &'a Counts,
+    /// What binary caches gave and got.
+    pub cached: &'a CacheReport,
     /// Whether the lock file changed.
     pub lock_changed: bool,
     /// What the user should know.
@@ -46,6 +50,7 @@ impl Report<'_> {
             },
             "outputs": self.written,
             "registry": self.traffic,
+            "cache": self.cached,
             "platforms": set.images().iter().map(platform).collect::<Vec<_>>(),
             "ignored_files": self.built.ignored_files,
             "warnings": self.warnings,

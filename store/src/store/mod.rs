@@ -122,6 +122,7 @@ impl Store {
         let outputs = outputs.into_iter().collect();
         let realisation = Realisation { derivation: derivation.id(), outputs };
         self.database.put_realisation(derivation, &realisation, now())?;
+        self.note_used(&realisation.derivation);
         Ok(realisation)
     }
 
@@ -130,10 +131,14 @@ impl Store {
     ///
     /// The bytes of a substitute come when something reads them.
     pub fn realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
-        match self.local_realisation(id)? {
-            Some(realisation) => Ok(Some(realisation)),
-            None => self.remote_realisation(id),
+        let found = match self.local_realisation(id)? {
+            Some(realisation) => Some(realisation),
+            None => self.remote_realisation(id)?,
+        };
+        if found.is_some() {
+            self.note_used(id);
         }
+        Ok(found)
     }
 
     fn local_realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {

@@ -40,6 +40,8 @@ struct Learned {
     asked: HashSet<DerivationId>,
     /// Blobs that caches have.
     remote: HashSet<BlobDigest>,
+    /// Derivations whose realisations were looked up or made.
+    used: BTreeSet<DerivationId>,
 }
 
 /// A realisation that a substituter gave, with what it was proved by.
@@ -92,6 +94,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Notes that something stands on a realisation.
+    pub(super) fn note_used(&self, id: &DerivationId) {
+        self.substitution.learned().used.insert(*id);
+    }
+
+    /// The derivations whose realisations were looked up or made through this handle: what a build
+    /// stands on, for sharing it.
+    pub fn used_derivations(&self) -> Vec<DerivationId> {
+        self.substitution.learned().used.iter().copied().collect()
     }
 
     /// What a substituter gave for a derivation, and who signed it; `None` for what was built here.
