@@ -111,6 +111,10 @@ fn only_what_a_registry_lacks_is_sent() {
     assert_eq!(requests(&again, "blob-check"), 8);
     assert_eq!(requests(&again, "manifest-write"), 6);
 
+    // A push of its own remembers where the blobs went.
+    let three = registry.reference("team/three");
+    assert_eq!(blobs(&place.json(&["push", &three, "--json"]), 0), [0, 4, 0]);
+
     let lines = place.succeed(&["push", &one, &two]);
     assert_eq!(lines, format!("{one}:v1@{digest}\n{two}@{digest}\n"));
     if can_run(&["skopeo"], false) {

@@ -1,6 +1,6 @@
 //! Pushing what was built.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -84,7 +84,8 @@ impl Pushing {
         self.registries.counts()
     }
 
-    /// Pushes to all targets in turn; layers that one has are mounted into the next.
+    /// Pushes to all targets in turn. Blobs are mounted from where they were pushed before, now or
+    /// by another build with this store.
     pub async fn run(
         &self,
         set: &ImageSet,
@@ -93,11 +94,14 @@ impl Pushing {
         display: &Display,
     ) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();
-        let mut known: BTreeMap<Host, BTreeSet<RepositoryName>> = BTreeMap::new();
         for target in &self.targets {
-            let mounts = match &target.location {
-                Location::Registry { host, .. } => known.get(host).cloned().unwrap_or_default(),
-                Location::Folder(_) => BTreeSet::new(),
+            let place = match &target.location {
+                Location::Registry { host, .. } => Some(host),
+                Location::Folder(_) => None,
+            };
+            let mounts = |digest: &BlobDigest| match place {
+                Some(host) => whereabouts(store, host, digest),
+                None => Vec::new(),
             };
             let mounts = mounts.into_iter().chain(caching.mounts(&target.location)).collect();
             let mut image = image(set, store, &mounts);
@@ -105,7 +109,9 @@ impl Pushing {
             let repository = self.registries.open(&target.location);
             written.push(self.push_one(&image, target, &repository, display).await?);
             if let Location::Registry { host, name } = &target.location {
-                known.entry(host.clone()).or_default().insert(name.clone());
+                for piece in &image.blobs {
+                    remember(store, host, &piece.upload.digest, name)?;
+                }
             }
         }
         display.event(Event::Done { name: PHASE.to_owned() });
@@ -151,6 +157,39 @@ pub fn registries(arguments: &RegistryArguments) -> Result<Registries, Failure> 
         credentials,
         ..registry::Settings::default()
     }))
+}
+
+/// The kind of the store's facts about where blobs were pushed to. Such a fact is a guess: the
+/// registry decides.
+const FACT: &str = "pushed";
+/// How many repositories are remembered, and asked, for a blob.
+const MOST_MOUNTS: usize = 2;
+
+fn fact_key(host: &Host, digest: &BlobDigest) -> String {
+    format!("{host} {digest}")
+}
+
+/// The repositories of a registry that a blob was pushed to, the last one first.
+fn whereabouts(store: &Store, host: &Host, digest: &BlobDigest) -> Vec<RepositoryName> {
+    // Without the fact the blob is sent; that is no reason to fail.
+    let fact = store.fact(FACT, &fact_key(host, digest)).ok().flatten().unwrap_or_default();
+    fact.lines().filter_map(|line| RepositoryName::new(line).ok()).take(MOST_MOUNTS).collect()
+}
+
+fn remember(
+    store: &Store,
+    host: &Host,
+    digest: &BlobDigest,
+    name: &RepositoryName,
+) -> Result<(), Failure> {
+    let known = whereabouts(store, host, digest);
+    if known.first() == Some(name) {
+        return Ok(());
+    }
+    let others = known.iter().filter(|other| *other != name);
+    let names: Vec<&str> =
+        std::iter::once(name).chain(others).take(MOST_MOUNTS).map(RepositoryName::as_str).collect();
+    Ok(store.put_fact(FACT, &fact_key(host, digest), &names.join("\n"))?)
 }
 
 fn phase(display: &Display, text: String) {
@@ -200,12 +239,15 @@ async fn stream_from_caches(
 }
 
 /// The image as it is pushed: layers from the store's files, documents from memory.
-fn image(set: &ImageSet, store: &Store, mounts: &BTreeSet<RepositoryName>) -> Image {
-    let mounts: Vec<RepositoryName> = mounts.iter().cloned().collect();
+fn image(
+    set: &ImageSet,
+    store: &Store,
+    mounts: &dyn Fn(&BlobDigest) -> Vec<RepositoryName>,
+) -> Image {
     let layer = |layer: &&image::LayerRef| Piece {
         title: layer.title.clone(),
         upload: Upload::file(layer.digest, layer.size, store.blob_path(&layer.digest))
-            .mounted_from(mounts.clone()),
+            .mounted_from(mounts(&layer.digest)),
     };
     let mut blobs: Vec<Piece> = set.layers().iter().map(layer).collect();
     let mut seen: BTreeSet<BlobDigest> = BTreeSet::new();
@@ -214,7 +256,7 @@ fn image(set: &ImageSet, store: &Store, mounts: &BTreeSet<RepositoryName>) -> Im
             blobs.push(Piece {
                 title: format!("config of {}", one.platform),
                 upload: Upload::bytes(Bytes::copy_from_slice(&one.config.bytes))
-                    .mounted_from(mounts.clone()),
+                    .mounted_from(mounts(&one.config.digest)),
             });
         }
     }
