@@ -21,6 +21,7 @@ use drystone_builder::build::BuildError;
 use drystone_builder::document::{Diagnostic, Diagnostics};
 use drystone_builder::lock::LockError;
 use drystone_builder::resolve::ResolveError;
+use drystone_store::store::StoreError;
 use serde_json::{Value, json};
 
 use crate::terminal::{CYAN, RED, Terminal};
@@ -94,6 +95,19 @@ impl Failure {
     /// A failure of one sentence.
     pub fn new(family: Family, message: impl Into<String>) -> Self {
         Self { family, cause: Cause::Message(message.into()), hint: None, tail: None }
+    }
+
+    /// Whether a cache has lost something that the build relied on.
+    pub fn is_lost(&self) -> bool {
+        let Cause::Error(error) = &self.cause else { return false };
+        let mut next: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+        while let Some(error) = next {
+            if matches!(error.downcast_ref(), Some(StoreError::Lost { .. })) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
     }
 
     /// A wrong command line, image.toml or setting.

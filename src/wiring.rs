@@ -4,9 +4,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drystone_builder::settings::{ConfigFiles, Flags, Host, Settings};
+use drystone_builder::settings::{
+    ConfigFiles, Flags, Host, Setting, Settings, SigningKey, TrustedKeys,
+};
 use drystone_builder::source::fetch::{self, Credentials, Downloader};
 use drystone_builder::spec::{Image, Platform};
+use drystone_cache::key::SecretKey;
+use drystone_cache::trust::{Trust, TrustedKey};
 use drystone_store::store::{Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
@@ -35,8 +39,14 @@ impl Wiring {
     pub fn flags(&self) -> Flags {
         let log = match self.global.verbose {
             0 => self.global.log.clone(),
-            1 => Some("drystone=info,drystone_store=info,drystone_builder=info".to_owned()),
-            2 => Some("drystone=debug,drystone_store=debug,drystone_builder=debug".to_owned()),
+            1 => Some(
+                "drystone=info,drystone_store=info,drystone_builder=info,drystone_cache=info"
+                    .to_owned(),
+            ),
+            2 => Some(
+                "drystone=debug,drystone_store=debug,drystone_builder=debug,drystone_cache=debug"
+                    .to_owned(),
+            ),
             _ => Some("trace".to_owned()),
         };
         Flags { store: self.global.store.clone(), log, ..Flags::default() }
@@ -124,6 +134,45 @@ pub fn downloader(settings: &Settings) -> Downloader {
     })
 }
 
+/// Whom the user believes: reads the files of keys that settings name.
+pub fn trust(settings: &Settings) -> Result<Trust, Failure> {
+    let mut keys = match &settings.trusted_keys {
+        Some(level) => public_keys(level)?,
+        None => Vec::new(),
+    };
+    for level in &settings.revoked_keys {
+        let revoked = public_keys(level)?;
+        keys.extend(revoked.into_iter().map(|key| TrustedKey { revoked: true, ..key }));
+    }
+    let threshold = &settings.threshold;
+    Trust::new(keys, threshold.value).map_err(|error| {
+        Failure::of(error).hint(format!("`threshold` is set by {}", threshold.origin))
+    })
+}
+
+fn public_keys(level: &Setting<TrustedKeys>) -> Result<Vec<TrustedKey>, Failure> {
+    let failed = |error| Failure::of(error).hint(format!("it is named by {}", level.origin));
+    let mut keys = Vec::new();
+    for line in &level.value.lines {
+        keys.push(line.parse().map_err(failed)?);
+    }
+    for file in &level.value.files {
+        keys.extend(TrustedKey::read_all(file).map_err(failed)?);
+    }
+    Ok(keys)
+}
+
+/// The key to sign with, if the user named one.
+pub fn signing_key(settings: &Settings) -> Result<Option<SecretKey>, Failure> {
+    let Some(setting) = &settings.signing_key else { return Ok(None) };
+    let key = match &setting.value {
+        SigningKey::File(path) => SecretKey::read(path),
+        SigningKey::Literal(line) => line.parse(),
+    };
+    let hint = |error| Failure::of(error).hint(format!("it is named by {}", setting.origin));
+    key.map(Some).map_err(hint)
+}
+
 /// The runtime of everything that waits for the network.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
@@ -151,7 +200,8 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn host() -> Host {
+/// What the host itself decides of the settings.
+pub fn host() -> Host {
     Host {
         root: rustix::process::geteuid().is_root(),
         processors: std::thread::available_parallelism().map_or(1, usize::from),

@@ -258,7 +258,7 @@ fn the_answer_is_one_line_on_standard_output() {
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(place.path("meta.json")).unwrap()).unwrap();
     assert_eq!(written, object);
-    place.fails(&["build", "--push", "registry.example.com/x"], 2, &["not in this version"]);
+    place.fails(&["build", "--push", "registry.example.com/X"], 2, &["no reference"]);
     place.fails(&["build", "-t", "NO"], 2, &["NO"]);
     place.fails(&["build", "--platform", "amd64"], 2, &["linux/amd64"]);
     place.fails(&["build", "-o", "site"], 2, &["is a folder"]);

@@ -225,3 +225,59 @@ fn what_is_in_an_image_is_explained() {
     assert_eq!(project.succeed(&["build", "--offline", "-o", "again.tar"]), reference);
     project.succeed(&["store", "verify"]);
 }
+
+const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+     Files: *\nCopyright: 2026 A Test\nLicense: GPL-2+ or Expat\n\n\
+     Files: data\nCopyright: 2026 A Test\nLicense: own-terms\n Do what you like.\n";
+
+#[test]
+fn a_bill_of_materials_needs_no_build() {
+    let Some(project) = Project::new() else { return };
+    project.repository.add(&Deb {
+        name: "licensed",
+        version: "2.0-1+b1",
+        fields: "Source: things (2.0-1)\nHomepage: https://example.org/\nDepends: library\n",
+        files: &[("usr/share/doc/licensed/copyright", COPYRIGHT)],
+        control: &[],
+    });
+    project.repository.publish(&[]);
+    project.write(&["web", "licensed"]);
+    let spdx = project.succeed(&["sbom"]);
+    assert!(!project.path("image.lock").exists(), "looking pins nothing");
+    project.succeed(&["lock"]);
+    assert_eq!(project.succeed(&["sbom", "--offline"]), spdx, "the same image, the same bytes");
+    let document: serde_json::Value = serde_json::from_str(&spdx).unwrap();
+    let packages = document["packages"].as_array().unwrap();
+    let find = |name: &str| packages.iter().find(|it| it["name"] == name).unwrap();
+    let licensed = find("licensed");
+    assert_eq!(
+        licensed["licenseDeclared"],
+        "(GPL-2.0-or-later OR MIT) AND LicenseRef-Debian-own-terms"
+    );
+    assert_eq!(licensed["sourceInfo"], "built from source package things 2.0-1");
+    assert_eq!(licensed["homepage"], "https://example.org/");
+    assert_eq!(find("web")["licenseDeclared"], "NOASSERTION");
+    let lock = project.lock_text();
+    let archive = licensed["checksums"][0]["checksumValue"].as_str().unwrap();
+    assert!(lock.contains(archive), "the archive's digest is the lock's");
+    let file = drystone_store::digest::BlobDigest::of(b"port = 8080\n").to_hex();
+    assert_eq!(find("/etc/web.conf")["checksums"][0]["checksumValue"], file.as_str());
+    let relations = document["relationships"].as_array().unwrap();
+    let needs = |from: &str, to: &str| {
+        relations.iter().any(|it| {
+            it["relationshipType"] == "DEPENDS_ON"
+                && it["spdxElementId"] == find(from)["SPDXID"]
+                && it["relatedSpdxElement"] == find(to)["SPDXID"]
+        })
+    };
+    assert!(needs("web", "library") && needs("licensed", "library") && needs("web", "small-shell"));
+    assert!(!needs("library", "web"));
+    let text = project.succeed(&["sbom", "--format", "cyclonedx", "-o", "bill.json"]);
+    assert!(text.is_empty());
+    let text = fs::read_to_string(project.path("bill.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let components = document["components"].as_array().unwrap();
+    let component = components.iter().find(|it| it["name"] == "library").unwrap();
+    assert_eq!(component["purl"], "pkg:deb/debian/library@1.2?arch=all&distro=test");
+    project.fails(&["sbom", "--format", "other"], 2, &["spdx", "cyclonedx"]);
+}

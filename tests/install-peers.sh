@@ -6,8 +6,8 @@
 set -eu
 
 packages="
-    apt-utils ca-certificates containerd curl docker.io dpkg-dev e2fsprogs gcc git gnupg gpgv iproute2 jq
-    mmdebstrap mount passwd podman runc skopeo uidmap umoci util-linux xz-utils zstd
+    apt-utils ca-certificates containerd curl docker-registry docker.io dpkg-dev e2fsprogs gcc git gnupg gpgv iproute2 jq
+    mmdebstrap mount openssl passwd podman runc skopeo uidmap umoci util-linux xz-utils zstd
 "
 # Debian 13 has the docker command in a package of its own.
 if apt-cache show docker-cli >/dev/null 2>&1; then

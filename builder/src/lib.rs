@@ -12,6 +12,7 @@ pub mod realise;
 pub mod recipe;
 pub mod resolve;
 pub mod sandbox;
+pub mod sbom;
 pub mod settings;
 pub mod source;
 pub mod spec;

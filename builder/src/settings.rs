@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The first level that says something wins as a whole; lists are not joined, except that the
-//! caches of image.toml follow the user's own. [`Flags`] is what was typed, [`Settings`] what
+//! caches of image.toml follow the user's own, and that revoked keys of every level are revoked.
+//! image.toml can neither trust nor revoke a key. [`Flags`] is what was typed, [`Settings`] what
 //! holds. Every value remembers its [`Origin`], for `doctor` and for messages. Environment and
 //! host are handed in, so that resolving is a function of values.
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub signing_key: Option<Setting<SigningKey>>,
     /// The keys whose realisations are believed.
     pub trusted_keys: Option<Setting<TrustedKeys>>,
+    /// The keys that are never believed, of every level that names some.
+    pub revoked_keys: Vec<Setting<TrustedKeys>>,
     /// How many of the trusted keys must agree.
     pub threshold: Setting<usize>,
     /// How many steps run at once.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use drystone_builder::output::EngineKind;
 
-use super::{ImageFile, ImageOption};
+use super::{CacheArguments, ImageFile, ImageOption, RegistryArguments};
 
 /// Where packages come from, and with how many hands.
 #[derive(Debug, Clone, Default, Args)]
@@ -48,7 +48,7 @@ pub struct BuildArguments {
     /// Write the image into an OCI layout
     #[arg(long, value_name = "DIR")]
     pub oci_layout: Option<PathBuf>,
-    /// Push the image to a registry (not in this version)
+    /// Push the image to a registry: HOST/NAME[:TAG], or file:DIR[:TAG]
     #[arg(long, value_name = "REFERENCE")]
     pub push: Vec<String>,
     /// Fail if the lock would change
@@ -76,6 +76,10 @@ pub struct BuildArguments {
     /// Write the JSON object to a file as well
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+    #[command(flatten)]
+    pub caches: CacheArguments,
     #[command(flatten)]
     pub archive: ArchiveArguments,
 }

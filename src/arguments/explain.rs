@@ -1,10 +1,10 @@
-//! `why`, `tree`, `diff`, `derivation`, `log`.
+//! `why`, `tree`, `diff`, `sbom`, `derivation`, `log`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ImageFile, ImageOption};
+use super::{ArchiveArguments, ImageFile, ImageOption};
 
 /// `drystone why`.
 #[derive(Debug, Clone, Args)]
@@ -59,6 +59,32 @@ pub struct DiffArguments {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// `drystone sbom`.
+#[derive(Debug, Clone, Args)]
+pub struct SbomArguments {
+    #[command(flatten)]
+    pub image: ImageFile,
+    /// The format
+    #[arg(long, value_name = "FORMAT", default_value = "spdx")]
+    pub format: SbomFormat,
+    /// Write it to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The platform to look at [default: the first of image.toml]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
+
+/// The formats of bills of materials. (What has a text of its own makes the help long, so variants
+/// have none.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SbomFormat {
+    Spdx,
+    Cyclonedx,
 }
 
 /// `drystone derivation`.

@@ -2,7 +2,9 @@
 
 mod build;
 mod explain;
+mod key;
 mod project;
+mod registry;
 mod store;
 
 use std::path::PathBuf;
@@ -11,12 +13,19 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
-    DerivationCommand, DiffArguments, LogArguments, ShellArguments, ShowArguments, TreeArguments,
-    WhyArguments,
+    DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
+    ShowArguments, TreeArguments, WhyArguments,
+};
+pub use key::{
+    KeyCommand, KeyGenerateArguments, KeyListArguments, KeyPublicArguments, KeyRevokeArguments,
+    KeyTrustArguments,
 };
 pub use project::{
     AddArguments, CompletionsArguments, DoctorArguments, InitArguments, ManArguments,
     RemoveArguments,
+};
+pub use registry::{
+    CacheArguments, LoginArguments, LogoutArguments, PushArguments, RegistryArguments,
 };
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
@@ -24,8 +33,8 @@ pub use store::{
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or image.toml, 3 lock out of date, 4 not reproducible,
-5 unknown package or unsolvable, 6 network or mirror, 7 signature or hash, 8 this host cannot,
-130 and 143 interrupted.";
+5 unknown package or unsolvable, 6 network, mirror or registry, 7 signature or hash,
+8 this host cannot, 130 and 143 interrupted.";
 
 /// Builds reproducible container images from real Debian packages.
 #[derive(Debug, Parser)]
@@ -83,6 +92,8 @@ pub enum ProgressArgument {
 pub enum Command {
     /// Build an image and write it where it is wanted
     Build(Box<BuildArguments>),
+    /// Build an image and push it to registries
+    Push(Box<PushArguments>),
     /// Choose and pin the packages that an image needs, without building
     Lock(LockArguments),
     /// Move pins to the newest versions: of some packages, or of all
@@ -95,6 +106,8 @@ pub enum Command {
     Tree(TreeArguments),
     /// Compare two locks or images: packages, then files, then bytes
     Diff(DiffArguments),
+    /// Print what is in the image as a bill of materials: SPDX or CycloneDX
+    Sbom(SbomArguments),
     /// Look at build steps
     #[command(subcommand)]
     Derivation(DerivationCommand),
@@ -115,6 +128,13 @@ pub enum Command {
     Store(StoreCommand),
     /// Remove from the store what no image needs: `store gc`
     Gc(GcArguments),
+    /// Keep a user name and a password for a registry
+    Login(LoginArguments),
+    /// Forget what is kept for a registry
+    Logout(LogoutArguments),
+    /// Look after signing keys, and whose builds are believed
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
     /// Write the manual pages

@@ -1,6 +1,7 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
 mod outputs;
+mod pushing;
 mod report;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
+use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
 use drystone_store::store::{Root, Store, root_name};
@@ -30,6 +32,7 @@ use tokio::runtime::Runtime;
 
 use crate::answer;
 use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
+use crate::caching::{CacheReport, Caching};
 use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
@@ -39,6 +42,10 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
+use pushing::Pushing;
+
+/// How often a build begins anew since a cache has lost something: each time that is forgotten.
+const LOSSES: u32 = 10;
 
 /// The quick way: `Some` when the same build was asked for before and nothing changed since.
 ///
@@ -46,6 +53,10 @@ use outputs::Targets;
 pub fn unchanged(wiring: &Wiring, arguments: &BuildArguments) -> Option<Result<(), Failure>> {
     let question = question(arguments)?;
     let settings = wiring.settings(&flags(wiring, arguments), None).ok()?;
+    // What is unchanged here may not have been shared yet.
+    if settings.signing_key.is_some() && !settings.caches.is_empty() {
+        return None;
+    }
     let answer = question.answer(&settings.store.value)?;
     Some(tell(wiring, arguments, &answer))
 }
@@ -96,20 +107,22 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
 fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::settings::Flags {
     let mut flags = wiring.archive_flags(&arguments.archive);
     flags.compression.clone_from(&arguments.compression);
+    let caches = &arguments.caches;
+    flags.cache.clone_from(&caches.cache);
+    flags.no_project_caches = caches.no_project_caches;
+    flags.trusted_keys.clone_from(&caches.trusted_key);
+    flags.threshold.clone_from(&caches.threshold);
+    flags.signing_key.clone_from(&caches.signing_key);
     flags
 }
 
 /// Builds.
 pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
-    if !arguments.push.is_empty() {
-        return Err(Failure::usage("`--push` is not in this version")
-            .hint("write an OCI layout with `--oci-layout DIR` and push it with another tool"));
-    }
     // Stamps come before what they are about is read: see `unchanged`.
     let mut inputs = Inputs::surroundings();
     let path = image_path(&arguments.image.path());
     inputs.stamp(&absolute(&path)?);
-    begin(wiring, arguments, |work| match &arguments.recipe {
+    begin(wiring, arguments, |work, pushing| match &arguments.recipe {
         Some(name) => work.recipe(arguments, name),
         None => {
             let targets = Targets::new(arguments, work.image)?;
@@ -119,7 +132,7 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
                 wiring.display.warn(&text);
                 warnings.push(text);
             }
-            work.run(arguments, &targets, inputs, warnings)
+            work.run(arguments, &targets, pushing, inputs, warnings)
         }
     })
 }
@@ -133,34 +146,45 @@ pub fn shell(wiring: &Wiring, arguments: &ShellArguments) -> Result<(), Failure>
         archive: arguments.archive.clone(),
         ..BuildArguments::default()
     };
-    begin(wiring, &build, |work| work.shell(&build, arguments))
+    begin(wiring, &build, |work, _| work.shell(&build, arguments))
 }
 
 /// Makes ready what a build works with.
 fn begin(
     wiring: &Wiring,
     arguments: &BuildArguments,
-    work: impl FnOnce(&Work<'_>) -> Result<(), Failure>,
+    work: impl FnOnce(&Work<'_>, &Pushing) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
     bound_threads(&settings);
-    let store = Arc::new(wiring.store(&settings)?);
-    work(&Work {
+    let pushing = Pushing::new(&arguments.push, &arguments.registry, image.tag.as_str())?;
+    let platforms = platforms(&arguments.platform, &image)?;
+    let runtime = runtime()?;
+    let registries = pushing.registries();
+    let caching = Caching::new(&settings, &image, &platforms, registries, runtime.handle())?;
+    let mut store = wiring.store(&settings)?;
+    if !arguments.archive.offline {
+        caching.attach(&mut store);
+    }
+    let store = Arc::new(store);
+    let begun = Work {
         wiring,
         settings: &settings,
         image: &image,
-        platforms: platforms(&arguments.platform, &image)?,
+        platforms,
         store: &store,
         checkouts: Checkouts::new(&store),
-        runtime: runtime()?,
+        caching,
+        runtime,
         locking: Locking {
             settings: &settings,
             offline: arguments.archive.offline,
             locked: arguments.locked,
             display: &wiring.display,
         },
-    })
+    };
+    work(&begun, &pushing)
 }
 
 /// A build under way.
@@ -172,6 +196,7 @@ struct Work<'a> {
     store: &'a Arc<Store>,
     /// One sandbox session serves recipes and image.
     checkouts: Checkouts<'a>,
+    caching: Caching,
     runtime: Runtime,
     locking: Locking<'a>,
 }
@@ -181,6 +206,7 @@ impl Work<'_> {
         &self,
         arguments: &BuildArguments,
         targets: &Targets,
+        pushing: &Pushing,
         inputs: Inputs,
         warnings: Vec<String>,
     ) -> Result<(), Failure> {
@@ -188,22 +214,32 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let (built, lock) = self.build(arguments, targets, lock)?;
+        let (built, lock) = self.build_again(arguments, targets, &lock)?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
         self.keep(&built, targets.archive.as_deref())?;
+        if targets.need_layers() {
+            let layers = built.set.layers();
+            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
+        }
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
             blob_path: &|digest| self.store.blob_path(digest),
         };
-        let written = targets.write(&output, &self.wiring.display)?;
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built)?);
+        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out"));
         }
-        let answer = self.answer(targets, &built, &written, lock_changed, warnings);
+        let cached = self.share()?;
+        let traffic = pushing.counts();
+        let answer =
+            self.answer(targets, &built, &written, &traffic, &cached, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -221,12 +257,18 @@ impl Work<'_> {
         targets: &Targets,
         built: &Built,
         written: &[outputs::Written],
+        traffic: &Counts,
+        cached: &CacheReport,
         lock_changed: bool,
         warnings: Vec<String>,
     ) -> Answer {
-        let reference = format!("{}@{}", targets.name, built.set.digest());
+        let named = format!("{}@{}", targets.name, built.set.digest());
+        let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
+        let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
-            reference: &reference,
+            reference: &named,
+            traffic,
+            cached,
             name: &targets.name,
             image: self.image,
             built,
@@ -236,6 +278,25 @@ impl Work<'_> {
         };
         let report = answer::versioned(&report.to_json());
         Answer { reference, report, warnings }
+    }
+
+    fn share(&self) -> Result<CacheReport, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                report = self.caching.share(&self.store, &self.wiring.display) => Ok(report),
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
+    }
+
+    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+        let (store, caching) = (&self.store, &self.caching);
+        self.runtime.block_on(async {
+            tokio::select! {
+                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
     }
 
     fn remember(
@@ -255,6 +316,26 @@ impl Work<'_> {
             None => written.push(self.image.lock_path.clone()),
         }
         question.remember(self.store, inputs, &written, answer);
+    }
+
+    /// Builds, and again where caches turned out to have lost what they said they had: then it is
+    /// built here.
+    fn build_again(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        lock: &Lock,
+    ) -> Result<(Built, Lock), Failure> {
+        for _ in 0..LOSSES {
+            match self.build(arguments, targets, lock.clone()) {
+                Err(failure) if failure.is_lost() => {
+                    let text = "what a cache has lost is built here".to_owned();
+                    self.wiring.display.warn(&text);
+                }
+                done => return done,
+            }
+        }
+        self.build(arguments, targets, lock.clone())
     }
 
     /// Builds the recipes, closes the lock over what they need when they run, and builds the image.

@@ -119,7 +119,7 @@ fn position(packages: &Array, name: &str) -> Option<usize> {
 }
 
 /// Adds an item in the list's own style: on a line of its own if the others are.
-fn push(packages: &mut Array, value: Value) {
+pub(super) fn push(packages: &mut Array, value: Value) {
     let raw = |raw: Option<&toml_edit::RawString>| {
         raw.and_then(|raw| raw.as_str()).unwrap_or_default().to_owned()
     };
@@ -148,13 +148,13 @@ fn take(packages: &mut Array, at: usize) {
 }
 
 /// Replaces the file whole: a crash leaves the old one or the new one. Links are followed.
-fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error| Failure::path("write", path, error);
     let path = std::fs::canonicalize(path).map_err(failed)?;
     let mode = std::fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o7777;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file =
-        tempfile::Builder::new().prefix(".image.toml.").tempfile_in(folder).map_err(failed)?;
+        tempfile::Builder::new().prefix(".drystone.").tempfile_in(folder).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;

@@ -7,10 +7,14 @@ mod diff;
 mod doctor;
 mod edit;
 mod init;
+mod key;
 mod lock;
 mod log;
+mod login;
 mod man;
 mod plan;
+mod push;
+mod sbom;
 mod store;
 mod tree;
 mod update;
@@ -73,12 +77,14 @@ fn report(display: &Display, result: Result<(), Failure>) -> ExitCode {
 fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(arguments) => build::run(wiring, &arguments),
+        Command::Push(arguments) => push::run(wiring, *arguments),
         Command::Lock(arguments) => lock::run(wiring, &arguments),
         Command::Update(arguments) => update::run(wiring, &arguments),
         Command::Plan(arguments) => plan::run(wiring, &arguments),
         Command::Why(arguments) => why::run(wiring, &arguments),
         Command::Tree(arguments) => tree::run(wiring, &arguments),
         Command::Diff(arguments) => diff::run(wiring, &arguments),
+        Command::Sbom(arguments) => sbom::run(wiring, &arguments),
         Command::Derivation(DerivationCommand::Show(arguments)) => {
             derivation::show(wiring, &arguments)
         }
@@ -90,6 +96,9 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Remove(arguments) => edit::remove(wiring, &arguments),
         Command::Store(command) => store::run(wiring, &command),
         Command::Gc(arguments) => store::gc(wiring, &arguments),
+        Command::Login(arguments) => login::login(wiring, &arguments),
+        Command::Logout(arguments) => login::logout(wiring, &arguments),
+        Command::Key(command) => key::run(wiring, &command),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

@@ -16,6 +16,16 @@ use drystone_builder::source::debian::mirror::MirrorError;
 use drystone_builder::source::debian::openpgp::SignatureError;
 use drystone_builder::source::fetch::FetchError;
 use drystone_builder::source::files::FilesError;
+use drystone_cache::agreement::AgreementError;
+use drystone_cache::attestation::{SignError, VerifyError};
+use drystone_cache::bundle::BundleError;
+use drystone_cache::cosign::CosignError;
+use drystone_cache::credentials::StoreError as CredentialError;
+use drystone_cache::dsse::EnvelopeError;
+use drystone_cache::error::RegistryError;
+use drystone_cache::key::KeyError;
+use drystone_cache::reference::ReferenceError;
+use drystone_cache::trust::TrustError;
 use drystone_store::store::StoreError;
 
 use super::Family;
@@ -85,6 +95,21 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return store(error);
     }
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return registry(error);
+    }
+    if error.is::<ReferenceError>() {
+        return Some(Opinion::with(
+            Family::Usage,
+            "for example registry.example.com/team/app:1, localhost:5000/app, or file:DIR",
+        ));
+    }
+    if error.is::<CredentialError>() {
+        return Some(Opinion::with(
+            Family::Host,
+            "DOCKER_CONFIG names another folder for docker's config.json",
+        ));
+    }
     if let Some(error) = error.downcast_ref::<OutputError>() {
         return output(error);
     }
@@ -103,7 +128,45 @@ fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     if let Some(error) = error.downcast_ref::<FilesError>() {
         return files(error);
     }
-    error.downcast_ref::<io::Error>().and_then(system)
+    trust(error).or_else(|| error.downcast_ref::<io::Error>().and_then(system))
+}
+
+/// Keys, signatures and what builders say.
+fn trust(error: &(dyn Error + 'static)) -> Option<Opinion> {
+    if let Some(error) = error.downcast_ref::<KeyError>() {
+        return match error {
+            KeyError::Io { source, .. } => system(source).or(Some(Opinion::of(Family::Usage))),
+            KeyError::Exists { .. } => {
+                Some(Opinion::with(Family::Usage, "choose another file with `--output`"))
+            }
+            KeyError::Random(_) => Some(Opinion::of(Family::Host)),
+            _ => Some(Opinion::of(Family::Usage)),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<TrustError>() {
+        return match error {
+            TrustError::Io { source, .. } => system(source).or(Some(Opinion::of(Family::Usage))),
+            _ => Some(Opinion::of(Family::Usage)),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<AgreementError>() {
+        return match error {
+            AgreementError::Disagreement { .. } => Some(Opinion::with(
+                Family::NotReproducible,
+                "find out which builder is right, or trust only those that you believe",
+            )),
+            _ => Some(Opinion::of(Family::Integrity)),
+        };
+    }
+    if error.is::<VerifyError>() {
+        let hint = "`drystone key list` shows who is trusted; `drystone key trust` adds a builder";
+        return Some(Opinion::with(Family::Integrity, hint));
+    }
+    let is_wrong = error.is::<EnvelopeError>() || error.is::<BundleError>();
+    match is_wrong || error.is::<SignError>() || error.is::<CosignError>() {
+        true => Some(Opinion::of(Family::Integrity)),
+        false => None,
+    }
 }
 
 /// A transparent error hides its kind from the chain, so each is taken apart here.
@@ -246,6 +309,22 @@ fn fetch(error: &FetchError) -> Option<Opinion> {
     }
 }
 
+fn registry(error: &RegistryError) -> Option<Opinion> {
+    let family = match error {
+        _ if error.is_verification_failure() => Family::Integrity,
+        RegistryError::File { source, .. } => {
+            system(source).map_or(Family::Failed, |opinion| opinion.family)
+        }
+        RegistryError::NotALayout { .. } => Family::Usage,
+        _ => Family::Network,
+    };
+    let general = (family == Family::Network).then(|| {
+        "check the network and the name of the registry; what has arrived is not sent again"
+            .to_owned()
+    });
+    Some(Opinion { family, hint: error.hint().or(general) })
+}
+
 fn remote_file(error: &RemoteFileError) -> Option<Opinion> {
     match error {
         RemoteFileError::Offline { .. } => {
@@ -374,6 +453,19 @@ mod tests {
         assert_eq!(classify(&file).family, Family::Host, "a full disk is no network");
         let other = io::Error::from(io::ErrorKind::NotFound);
         assert_eq!(classify(&other), Opinion::of(Family::Failed));
+    }
+
+    #[test]
+    fn a_registry_that_lies_is_told_from_one_that_fails() {
+        let digest = drystone_store::digest::BlobDigest::of(b"x");
+        let place = || "registry.example.com/x".to_owned();
+        let lie = RegistryError::Mismatch { place: place(), expected: digest, actual: digest };
+        let lie = RegistryError::Source { place: place(), source: Box::new(lie) };
+        assert_eq!(classify(&lie).family, Family::Integrity);
+        let denied = RegistryError::Denied { place: place(), status: 401, message: String::new() };
+        let opinion = classify(&denied);
+        assert_eq!(opinion.family, Family::Network);
+        assert!(opinion.hint.is_some_and(|hint| hint.contains("drystone login")));
     }
 
     #[test]

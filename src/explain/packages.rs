@@ -52,6 +52,8 @@ pub struct Node {
     pub is_essential: bool,
     /// What it needs, in the order of its control file; each target once.
     pub needs: Vec<Need>,
+    /// Its control file.
+    pub control: String,
 }
 
 /// Why a package is in the image without another package that needs it.
@@ -85,6 +87,7 @@ pub struct Packages {
 /// A control file's facts.
 struct Control {
     key: PackageKey,
+    text: String,
     version: Version,
     is_essential: bool,
     provides: Relations,
@@ -139,6 +142,7 @@ impl Packages {
                 key: control.key.clone(),
                 is_essential: control.is_essential,
                 needs: control.needs(&offers),
+                control: control.text.clone(),
             };
             (control.key.name.to_string(), node)
         });
@@ -245,6 +249,7 @@ impl Control {
             relations("Provides").parse().map_err(|error| damaged(format!("{error}")))?;
         Ok(Self {
             key: key.clone(),
+            text: text.to_owned(),
             version: Version::new(key.version.as_str())
                 .map_err(|error| damaged(error.to_string()))?,
             is_essential: paragraph.value("Essential") == Some("yes"),

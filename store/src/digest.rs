@@ -185,6 +185,16 @@ impl<W: Write> Sha256Writer<W> {
         self.written
     }
 
+    /// The hash of what was written so far.
+    pub fn digest(&self) -> [u8; 32] {
+        self.hasher.clone().finalize().into()
+    }
+
+    /// Where it writes to.
+    pub const fn inner(&self) -> &W {
+        &self.inner
+    }
+
     /// Ends the hash: the inner writer, and the 32 bytes of SHA-256.
     pub fn finish(self) -> (W, [u8; 32]) {
         (self.inner, self.hasher.finalize().into())

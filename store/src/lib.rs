@@ -10,5 +10,6 @@ pub mod listing;
 pub mod path;
 pub mod realisation;
 pub mod store;
+pub mod substituter;
 pub mod tar;
 pub mod tree;

@@ -5,10 +5,12 @@
 //! `[path, type, mode, uid, gid, size, hash or target, xattrs]`, with trailing parts left out
 //! where they are empty.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use data_encoding::BASE64;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::digest::FileHash;
@@ -40,6 +42,9 @@ pub enum ListingError {
     /// A line is not an entry.
     #[error("line {0} of the listing is malformed")]
     Line(usize),
+    /// An entry does not follow the one before it.
+    #[error("line {0} of the listing is out of order")]
+    Order(usize),
 }
 
 /// A tree's index: every entry in canonical order, files with their hash.
@@ -96,6 +101,10 @@ impl Listing {
         let mut listing = Self::default();
         for (index, line) in lines.enumerate() {
             let entry = decode_line(line).ok_or(ListingError::Line(index + 2))?;
+            // Searches rely on the order.
+            if listing.entries.last().is_some_and(|last| last.entry.path >= entry.entry.path) {
+                return Err(ListingError::Order(index + 2));
+            }
             listing.entries.push(entry);
         }
         Ok(listing)
@@ -132,39 +141,41 @@ fn encode_line(item: &ListingEntry) -> Value {
     Value::Array(parts)
 }
 
+/// A line as it is written: `[path, type, mode, uid, gid, size, hash or target, xattrs]`.
+#[derive(Deserialize)]
+struct Line<'a>(
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    u32,
+    u32,
+    u32,
+    u64,
+    #[serde(borrow, default)] Cow<'a, str>,
+    #[serde(default)] BTreeMap<String, String>,
+);
+
 fn decode_line(line: &str) -> Option<ListingEntry> {
-    let Value::Array(parts) = serde_json::from_str(line).ok()? else { return None };
-    let text = |at: usize| parts.get(at).and_then(Value::as_str);
-    let number = |at: usize| parts.get(at).and_then(Value::as_u64);
-    let last = text(6);
+    let Line(path, kind, mode, uid, gid, size, last, encoded) = serde_json::from_str(line).ok()?;
     let mut hash = None;
-    let kind = match text(1)? {
+    let kind = match &*kind {
         "d" => Kind::Directory,
         "f" => {
-            hash = Some(last?.parse().ok()?);
-            Kind::File { size: number(5)? }
+            hash = Some(last.parse().ok()?);
+            Kind::File { size }
         }
         // No tree holds an empty link, and written again it would be cut off as a trailing part.
-        "l" => Kind::Symlink { target: last.filter(|target| !target.is_empty())?.to_owned() },
-        "h" => Kind::HardLink { target: TreePath::new(last?).ok()? },
+        "l" if last.is_empty() => return None,
+        "l" => Kind::Symlink { target: last.into_owned() },
+        "h" => Kind::HardLink { target: TreePath::new(last).ok()? },
         "w" => Kind::Deletion,
         _ => return None,
     };
     let mut xattrs = BTreeMap::new();
-    if let Some(Value::Object(map)) = parts.get(7) {
-        for (name, value) in map {
-            xattrs.insert(name.clone(), BASE64.decode(value.as_str()?.as_bytes()).ok()?);
-        }
+    for (name, value) in encoded {
+        xattrs.insert(name, BASE64.decode(value.as_bytes()).ok()?);
     }
-    let entry = Entry {
-        path: TreePath::new(text(0)?).ok()?,
-        mode: u32::try_from(number(2)?).ok()?,
-        uid: u32::try_from(number(3)?).ok()?,
-        gid: u32::try_from(number(4)?).ok()?,
-        xattrs,
-        kind,
-    };
-    Some(ListingEntry { entry, hash })
+    let path = TreePath::new(path).ok()?;
+    Some(ListingEntry { entry: Entry { path, mode, uid, gid, xattrs, kind }, hash })
 }
 
 #[cfg(test)]
@@ -198,6 +209,19 @@ mod tests {
         assert_eq!(Listing::decode(&listing.encode().unwrap()).unwrap(), listing);
         let found = listing.find(&TreePath::new("link").unwrap()).unwrap();
         assert_eq!(found.entry.mode, 0o777);
+    }
+
+    #[test]
+    fn entries_out_of_order_are_refused() {
+        let path = |text: &str| TreePath::new(text).unwrap();
+        for names in [["b", "a"], ["a", "a"]] {
+            let mut listing = Listing::default();
+            for name in names {
+                listing.push(Entry::directory(path(name)), None);
+            }
+            let bytes = listing.encode().unwrap();
+            assert!(matches!(Listing::decode(&bytes), Err(ListingError::Order(3))));
+        }
     }
 
     proptest! {

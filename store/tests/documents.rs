@@ -41,7 +41,7 @@ fn the_schema_is_the_database() {
         database.prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").unwrap();
     let all: Vec<String> =
         statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 8);
     for sql in all {
         assert!(words(STORE).contains(&words(&sql)), "{sql}");
     }

@@ -12,6 +12,7 @@ pub mod archive;
 pub mod engines;
 pub mod http;
 pub mod image;
+pub mod registry;
 pub mod repository;
 
 use std::collections::BTreeMap;

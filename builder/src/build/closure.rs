@@ -88,8 +88,7 @@ fn search(
 ) -> Result<Found, BuildError> {
     let trees: Vec<&Output> = root.iter().map(|(_, tree)| tree).chain([output]).collect();
     let listings = super::listings(store, &trees)?;
-    let borrowed: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-    let view = StackView::new(store, trees, &borrowed, |_| 0);
+    let view = StackView::new(store, trees, |_| 0)?;
     let triplet = Machine::from_architecture(architecture).ok().map(Machine::triplet);
     let mut search = Search {
         view: &view,

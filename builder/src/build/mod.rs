@@ -10,15 +10,18 @@
 //! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
 //! change costs a look-up.
 
+mod ahead;
 mod alternatives;
 mod closure;
 mod error;
 mod files;
 mod finish_script;
+mod layer_plan;
 mod recipes;
 mod remote_files;
 mod share;
 mod system;
+mod system_texts;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +30,7 @@ use std::sync::Arc;
 
 use drystone_store::derivation::Derivation;
 use drystone_store::digest::{BlobDigest, DerivationId};
-use drystone_store::layer::Compression;
+use drystone_store::layer::{Compression, Layer};
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
@@ -40,6 +43,9 @@ pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
+use ahead::Ahead;
+use system_texts::SystemTexts;
+
 use crate::configure::{
     self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
 };
@@ -47,8 +53,8 @@ use crate::finish::accounts::{AccountTexts, Accounts};
 use crate::finish::private_keys;
 use crate::image::order::FOREIGN_CLASS;
 use crate::image::{
-    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerRef, LayersOption, OrderTable,
-    PackItem, UserIds, plan_layers,
+    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerPlan, LayerRef, LayersOption,
+    OrderTable, PackItem, UserIds, plan_layers,
 };
 use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
@@ -56,7 +62,7 @@ use crate::realise::Checkouts;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Layers, Platform};
-use crate::stack::{PathRules, parse_diversions, parse_statoverrides};
+use crate::stack::PathRules;
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;
@@ -235,10 +241,7 @@ impl Builder<'_> {
 
         // Local files go over packages and configuration; where they matter to accounts or the
         // loader cache, the system layer takes them into account.
-        let stack = work.stack();
-        let below = listings(self.store, &stack)?;
-        let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, stack, &below, |_| 0);
+        let view = StackView::new(self.store, work.stack(), |_| 0)?;
         let mut entering = recipes.entering(image, platform);
         self.refuse_clashes(&entering)?;
         for (_, output) in &mut entering {
@@ -246,9 +249,7 @@ impl Builder<'_> {
         }
         let stack: Vec<&Output> =
             work.stack().into_iter().chain(entering.iter().map(|(_, output)| output)).collect();
-        let below = listings(self.store, &stack)?;
-        let below: Vec<&Listing> = below.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, stack, &below, |_| 0);
+        let view = StackView::new(self.store, stack, |_| 0)?;
         let files = local.realise(self.store, &view, &recipes.files(image, platform))?;
         let mut above: Vec<&Output> = Vec::new();
         for output in entering.iter().map(|(_, output)| output).chain(&files) {
@@ -358,7 +359,11 @@ impl Builder<'_> {
             self.check_host(platform, &work.packages)?;
             let all: Vec<PackageKey> = locked.all().cloned().collect();
             imported.extend((self.import)(&all)?);
-            self.configure(request, platform, locked, table, &imported, &mut work)?;
+            work.imported.clone_from(&imported);
+            let ahead = Ahead::new(self, request, locked, &work)?;
+            ahead.during(|| {
+                self.configure(request, platform, locked, table, &imported, &mut work)
+            })?;
         } else if let Some(base) =
             work.packages.iter().find(|it| configure::base_files::is_known(it))
         {
@@ -375,6 +380,8 @@ impl Builder<'_> {
         keys: &BTreeSet<PackageKey>,
     ) -> Result<Vec<Package>, BuildError> {
         let debs: Vec<&ImportedDeb> = keys.iter().filter_map(|key| imported.get(key)).collect();
+        let controls: Vec<&Output> = debs.iter().map(|deb| &deb.control).collect();
+        self.store.fetch_trees(&controls)?;
         let packages =
             debs.par_iter().map(|deb| Package::load(self.store, deb)).collect::<Result<_, _>>()?;
         Ok(packages)
@@ -444,11 +451,15 @@ impl Builder<'_> {
         for stage in [&first, &second] {
             self.refuse_keys(stage)?;
         }
-        let outs = [second.out.clone(), first.out.clone()];
-        work.rules.diversions = self.diversions(&outs, work)?;
-        work.rules.overrides = self.overrides(&outs)?;
+        let texts = [
+            SystemTexts::read(self.store, &second.out)?,
+            SystemTexts::read(self.store, &first.out)?,
+        ];
+        let texts = SystemTexts::stacked(texts);
+        work.rules.diversions = texts.diversions(work);
+        work.rules.overrides = texts.overrides();
         if work.is_essential {
-            work.accounts = Some(self.accounts(&outs)?);
+            work.accounts = Some(texts.accounts());
             work.configured = vec![first.out.clone(), second.out.clone()];
         } else {
             let data: Vec<&Output> = work.packages.iter().map(|package| &package.data).collect();
@@ -461,68 +472,6 @@ impl Builder<'_> {
         }
         work.stages = vec![first, second];
         Ok(())
-    }
-
-    /// Diversions that hold in the image: all with the Essential set, else those of its packages.
-    fn diversions(
-        &self,
-        outs: &[Output],
-        work: &PlatformWork,
-    ) -> Result<Vec<crate::stack::Diversion>, BuildError> {
-        let text = self.first_text(outs, "var/lib/dpkg/diversions")?;
-        let mut diversions = parse_diversions(&text).unwrap_or_default();
-        let names = work.package_names();
-        diversions.retain(|rule| {
-            work.is_essential
-                || rule.package.as_deref().is_none_or(|package| names.contains(package))
-        });
-        Ok(diversions)
-    }
-
-    /// Modes and owners that scripts set for paths, whether these existed yet or not. A path that
-    /// no package of the image has is left alone where they are applied.
-    fn overrides(&self, outs: &[Output]) -> Result<Vec<crate::stack::StatOverride>, BuildError> {
-        let text = self.first_text(outs, "var/lib/dpkg/statoverride")?;
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let accounts = self.accounts(outs)?;
-        let id_of = |name: &str, is_group: bool| {
-            let text = if is_group { &accounts.group } else { &accounts.passwd };
-            let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-            line.split(':').nth(2)?.parse().ok()
-        };
-        Ok(parse_statoverrides(&text, &id_of).unwrap_or_default())
-    }
-
-    fn accounts(&self, outs: &[Output]) -> Result<AccountTexts, BuildError> {
-        Ok(AccountTexts {
-            passwd: self.first_text(outs, "etc/passwd")?,
-            group: self.first_text(outs, "etc/group")?,
-            shadow: self.first_text(outs, "etc/shadow")?,
-            gshadow: self.first_text(outs, "etc/gshadow")?,
-        })
-    }
-
-    /// A text from the first of these trees that has it; empty when none has.
-    fn first_text(&self, outs: &[Output], path: &str) -> Result<String, BuildError> {
-        let path = TreePath::new(path).expect("the path is valid");
-        for output in outs {
-            if listing(self.store, output)?.find(&path).is_none() {
-                continue;
-            }
-            let mut text = Vec::new();
-            self.store.read_tree(output, |entry, content| {
-                if entry.path == path {
-                    content
-                        .read_to_end(&mut text)
-                        .map_err(|source| BuildError::Content { path: path.clone(), source })?;
-                }
-                Ok::<(), BuildError>(())
-            })?;
-            return Ok(String::from_utf8_lossy(&text).into_owned());
-        }
-        Ok(String::new())
     }
 
     /// Refuses private keys that scripts made; asked once for each result.
@@ -570,31 +519,14 @@ impl Builder<'_> {
     ) -> Result<(OciImage, BuiltPlatform), BuildError> {
         let image = request.image;
         let locked_image = request.lock.images.get(&image.name);
-        let suite = locked_image
-            .and_then(|image| image.suite.as_ref().map(ToString::to_string))
-            .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
-        let table =
-            suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
-        let order = suite.as_deref().and_then(OrderTable::built_in_text).map_or_else(
-            || "none".to_owned(),
-            |text| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned(),
-        );
-        let (items, members, outputs) = items(request.lock, locked, &work, &own, &table);
-        let option = match image.image.layers {
-            Layers::Packed => LayersOption::Packed,
-            Layers::Each => LayersOption::Each,
-            Layers::Count(count) => std::num::NonZeroUsize::new(count as usize)
-                .map_or(LayersOption::Packed, LayersOption::Count),
-        };
-        let plan = plan_layers(&items, option, 0)?;
+        let Planned { order, plan, members, outputs } = planned(request, locked, &work, &own)?;
         let text = "pack and compress layers".to_owned();
         self.progress.event(Event::Phase { name: "layers".into(), text });
         let layers = plan
             .par_iter()
             .map(|plan| {
                 let parts: Vec<&Output> = plan.members.iter().map(|&at| &outputs[at]).collect();
-                let tree = self.pack(&parts)?;
-                let layer = self.store.layer(&tree, request.compression)?;
+                let (tree, layer) = self.compress(&parts, request.compression)?;
                 let names: Vec<String> =
                     plan.members.iter().map(|&at| members[at].to_string()).collect();
                 let title = names.join(" ");
@@ -637,6 +569,17 @@ impl Builder<'_> {
         Ok((oci, built))
     }
 
+    /// Several trees as one layer.
+    fn compress(
+        &self,
+        parts: &[&Output],
+        compression: Compression,
+    ) -> Result<(Output, Layer), BuildError> {
+        let tree = self.pack(parts)?;
+        let layer = self.store.layer(&tree, compression)?;
+        Ok((tree, layer))
+    }
+
     /// One tree of several, as they stack; a single one is itself.
     fn pack(&self, parts: &[&Output]) -> Result<Output, BuildError> {
         if let [single] = parts {
@@ -664,6 +607,46 @@ impl Builder<'_> {
         self.store.put_realisation(&derivation, [("out".to_owned(), output.clone())])?;
         Ok(output)
     }
+}
+
+/// How an image is divided into layers.
+struct Planned {
+    /// What the plan was made by, for the lock.
+    order: String,
+    plan: Vec<LayerPlan>,
+    /// What the plan's positions mean: by name, and as trees.
+    members: Vec<LayerMember>,
+    outputs: Vec<Output>,
+}
+
+/// Plans the layers of packages and of the image's own trees, as the lock records or anew.
+fn planned(
+    request: &BuildRequest<'_>,
+    locked: &LockedPlatform,
+    work: &PlatformWork,
+    own: &[(String, Output)],
+) -> Result<Planned, BuildError> {
+    let image = request.image;
+    let suite = request.lock.images.get(&image.name).and_then(|image| image.suite.as_ref());
+    let suite = suite
+        .map(ToString::to_string)
+        .or_else(|| image.debian.as_ref().map(|debian| debian.suite.to_string()));
+    let table = suite.as_deref().map_or_else(|| OrderTable::parse(""), OrderTable::for_suite)?;
+    let (items, members, outputs) = items(request.lock, locked, work, own, &table);
+    let layers = &image.image.layers;
+    let (order, plan) = match layer_plan::recorded(locked, layers, &members) {
+        Some(recorded) => recorded,
+        None => {
+            let option = match layers {
+                Layers::Packed => LayersOption::Packed,
+                Layers::Each => LayersOption::Each,
+                Layers::Count(count) => std::num::NonZeroUsize::new(*count as usize)
+                    .map_or(LayersOption::Packed, LayersOption::Count),
+            };
+            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, option, 0)?)
+        }
+    };
+    Ok(Planned { order, plan, members, outputs })
 }
 
 /// What is to be divided into layers: for the planner, by name, and as trees.
@@ -816,5 +799,6 @@ fn listing(store: &Store, output: &Output) -> Result<Arc<Listing>, BuildError> {
 
 /// The listings of several trees.
 fn listings(store: &Store, outputs: &[&Output]) -> Result<Vec<Arc<Listing>>, BuildError> {
+    store.fetch_listings(outputs)?;
     outputs.par_iter().map(|output| listing(store, output)).collect()
 }

@@ -13,6 +13,7 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::closure::{Owner, closure};
+use super::system_texts::SystemTexts;
 use super::{BuildError, BuildRequest, Builder, RemoteFile, StackView, listing, state_table};
 use crate::configure::{self, Configured, Package, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
@@ -21,7 +22,7 @@ use crate::recipe::{Job, Made, RecipeError, Workbench, build_all, plain, read_so
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
-use crate::stack::{PathRules, parse_diversions};
+use crate::stack::PathRules;
 
 /// How recipes are built.
 #[derive(Debug, Clone)]
@@ -418,11 +419,9 @@ impl Builder<'_> {
         last: &Configured,
     ) -> Result<Option<Output>, BuildError> {
         let outs: Vec<Output> = stages.iter().rev().map(|stage| stage.out.clone()).collect();
-        let diversions = self.first_text(&outs, "var/lib/dpkg/diversions")?;
-        let rules = PathRules {
-            diversions: parse_diversions(&diversions).unwrap_or_default(),
-            overrides: Vec::new(),
-        };
+        let texts = outs.iter().map(|out| SystemTexts::read(self.store, out));
+        let texts = SystemTexts::stacked(texts.collect::<Result<Vec<_>, _>>()?);
+        let rules = PathRules { diversions: texts.all_diversions(), overrides: Vec::new() };
         let packages: Vec<&Package> = last.packages.iter().collect();
         let data: Vec<&Output> = packages.iter().map(|package| &package.data).collect();
         let listings = super::listings(self.store, &data)?;

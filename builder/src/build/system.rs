@@ -171,9 +171,7 @@ impl System<'_> {
         }
         let trees: Vec<&Output> =
             self.work.stack().into_iter().chain(self.above.iter().copied()).collect();
-        let listings = super::listings(self.store, &trees)?;
-        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, trees, &listings, wanted);
+        let view = StackView::new(self.store, trees, wanted)?;
         let programs: Vec<&TreePath> = view
             .entries()
             .filter(|entry| matches!(entry.kind, Kind::File { .. }) && entry.mode & 0o111 != 0)
@@ -209,9 +207,7 @@ impl System<'_> {
         let work = self.work;
         let trees: Vec<&Output> =
             work.stack().into_iter().chain(self.above.iter().copied()).collect();
-        let listings = super::listings(self.store, &trees)?;
-        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-        let view = StackView::new(self.store, trees, &listings, wanted);
+        let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
         self.add_corrections(&mut spool)?;
         if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {

@@ -1,16 +1,18 @@
 //! A root file system seen through listings: what stands where once all trees are stacked.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::BuildError;
 use crate::finish::root_view::{Node, RootView};
 
 /// How many bytes of a file's content a view may be asked for; decides what is kept of a tree that
@@ -21,12 +23,35 @@ pub type Wanted = fn(&Entry) -> u64;
 pub struct StackView<'a> {
     store: &'a Store,
     trees: Vec<&'a Output>,
+    listings: Vec<Arc<Listing>>,
     wanted: Wanted,
-    /// Path -> the tree on top there, and the entry.
-    entries: BTreeMap<TreePath, (usize, Entry)>,
+    /// What trees delete from the trees below them.
+    deletions: Vec<Deleted>,
+    /// Path -> the tree on top there, and the entry. Made when all of it is asked for: one path is
+    /// found sooner in the listings.
+    entries: OnceCell<BTreeMap<TreePath, (usize, Entry)>>,
     /// Contents of each tree that was read, in one unnamed file each.
     contents: RefCell<HashMap<usize, Contents>>,
     directory: PathBuf,
+}
+
+/// A deletion: of a path with all below it or, where it is opaque, of all below it only.
+struct Deleted {
+    number: usize,
+    path: TreePath,
+    is_opaque: bool,
+}
+
+impl Deleted {
+    fn new(number: usize, entry: &Entry) -> Option<Self> {
+        let is_opaque = entry.is_opaque();
+        let path = if is_opaque { entry.path.parent() } else { entry.deleted_path() };
+        path.map(|path| Self { number, path, is_opaque })
+    }
+
+    fn hides(&self, path: &TreePath) -> bool {
+        path.starts_with(&self.path) && !(self.is_opaque && *path == self.path)
+    }
 }
 
 struct Contents {
@@ -39,43 +64,77 @@ impl<'a> StackView<'a> {
     pub fn new(
         store: &'a Store,
         trees: Vec<&'a Output>,
-        listings: &[&Listing],
         wanted: Wanted,
-    ) -> Self {
-        let mut entries: BTreeMap<TreePath, (usize, Entry)> = BTreeMap::new();
-        for (number, listing) in listings.iter().enumerate() {
-            for item in listing.entries() {
-                let entry = &item.entry;
-                if let Some(gone) = entry.deleted_path() {
-                    entries.retain(|path, _| !path.starts_with(&gone));
-                    continue;
-                }
-                entries.insert(entry.path.clone(), (number, entry.clone()));
-            }
-        }
+    ) -> Result<Self, BuildError> {
+        let listings = super::listings(store, &trees)?;
+        let numbered = listings.iter().enumerate();
+        let deletions = numbered
+            .flat_map(|(number, listing)| {
+                listing.entries().iter().filter_map(move |item| Deleted::new(number, &item.entry))
+            })
+            .collect();
         let directory = store.temporary_directory().to_owned();
-        Self { store, trees, wanted, entries, contents: RefCell::default(), directory }
+        let (entries, contents) = (OnceCell::new(), RefCell::default());
+        Ok(Self { store, trees, listings, wanted, deletions, entries, contents, directory })
     }
 
     /// The entry at a path.
     pub fn entry(&self, path: &TreePath) -> Option<&Entry> {
-        self.entries.get(path).map(|(_, entry)| entry)
+        self.find(path).map(|(_, entry)| entry)
+    }
+
+    /// The tree on top at a path, and its entry.
+    fn find(&self, path: &TreePath) -> Option<(usize, &Entry)> {
+        let hidden_below = self
+            .deletions
+            .iter()
+            .filter(|deleted| deleted.hides(path))
+            .map(|deleted| deleted.number)
+            .max()
+            .unwrap_or(0);
+        (hidden_below..self.listings.len()).rev().find_map(|number| {
+            let entry = &self.listings[number].find(path)?.entry;
+            (entry.kind != Kind::Deletion).then_some((number, entry))
+        })
     }
 
     /// Every entry.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values().map(|(_, entry)| entry)
+        self.all().values().map(|(_, entry)| entry)
+    }
+
+    fn all(&self) -> &BTreeMap<TreePath, (usize, Entry)> {
+        self.entries.get_or_init(|| {
+            let mut entries: BTreeMap<TreePath, (usize, Entry)> = BTreeMap::new();
+            let mut deletions = self.deletions.iter().peekable();
+            for (number, listing) in self.listings.iter().enumerate() {
+                while let Some(deleted) = deletions.next_if(|deleted| deleted.number == number) {
+                    let below = entries.range(deleted.path.clone()..).map(|(path, _)| path);
+                    let gone: Vec<TreePath> = below
+                        .take_while(|path| path.starts_with(&deleted.path))
+                        .filter(|path| deleted.hides(path))
+                        .cloned()
+                        .collect();
+                    gone.iter().for_each(|path| drop(entries.remove(path)));
+                }
+                let kept = listing.entries().iter().map(|item| &item.entry);
+                for entry in kept.filter(|entry| entry.kind != Kind::Deletion) {
+                    entries.insert(entry.path.clone(), (number, entry.clone()));
+                }
+            }
+            entries
+        })
     }
 
     /// Where a file's content is: tree and the path that carries it.
     fn carrier(&self, path: &str) -> Option<(usize, TreePath, u64)> {
         let path = TreePath::new(path).ok()?;
-        let (number, entry) = self.entries.get(&path)?;
+        let (number, entry) = self.find(&path)?;
         match &entry.kind {
-            Kind::File { size } => Some((*number, path, *size)),
+            Kind::File { size } => Some((number, path, *size)),
             Kind::HardLink { target } => {
-                let (other, first) = self.entries.get(target)?;
-                (other == number).then(|| (*number, target.clone(), first.content_size()))
+                let (other, first) = self.find(target)?;
+                (other == number).then(|| (number, target.clone(), first.content_size()))
             }
             _ => None,
         }
@@ -110,7 +169,7 @@ impl RootView for StackView<'_> {
             return Ok(Some(Node::Directory));
         }
         let Ok(path) = TreePath::new(path) else { return Ok(None) };
-        let Some((number, entry)) = self.entries.get(&path) else { return Ok(None) };
+        let Some((number, entry)) = self.find(&path) else { return Ok(None) };
         let id = |path: &TreePath| {
             let hash = blake3::hash(format!("{number}/{path}").as_bytes());
             u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 bytes of 32"))
@@ -119,7 +178,7 @@ impl RootView for StackView<'_> {
             Kind::Directory => Node::Directory,
             Kind::File { size } => Node::File { id: id(&path), mode: entry.mode, size: *size },
             Kind::HardLink { target } => {
-                let size = self.entries.get(target).map_or(0, |(_, first)| first.content_size());
+                let size = self.entry(target).map_or(0, Entry::content_size);
                 Node::File { id: id(target), mode: entry.mode, size }
             }
             Kind::Symlink { target } => Node::Symlink { target: target.clone() },
@@ -131,8 +190,8 @@ impl RootView for StackView<'_> {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         let mut names = Vec::new();
         let start = match TreePath::new(path) {
-            Ok(path) => self.entries.range(path..),
-            Err(_) => self.entries.range(..),
+            Ok(path) => self.all().range(path..),
+            Err(_) => self.all().range(..),
         };
         for (entry, _) in start {
             let text = entry.as_str();

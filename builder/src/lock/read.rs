@@ -94,7 +94,7 @@ static PLATFORM: Schema = table(
         key("packages", "a list of packages", r#"packages = ["nginx-light"]"#),
         key("essential", "a list of packages", r#"essential = ["dash"]"#),
         key("configure", "a list of packages", r#"configure = ["debconf"]"#),
-        key("order", "a string", r#"order = "bookworm-1""#),
+        key("order", "a string", r#"order = "packed-6c2f8e51d07a94b3""#),
         key("layers", "a list of lists of names", r#"layers = [["libc6"], ["@files"]]"#),
         key("build", "a table of lists of packages", r#"build = { app = ["gcc"] }"#),
         key("found-by", "a table of recipes by package", r#"found-by = { libssl3 = "app" }"#),

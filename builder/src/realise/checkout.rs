@@ -66,6 +66,13 @@ impl<'a> Checkouts<'a> {
         let session = self.session()?;
         let paths: Vec<PathBuf> =
             outputs.iter().map(|output| self.store.checkout_path(&output.path)).collect();
+        let missing: Vec<&Output> = outputs
+            .iter()
+            .zip(&paths)
+            .filter(|(_, path)| !path.exists())
+            .map(|(output, _)| *output)
+            .collect();
+        self.store.fetch_trees(&missing)?;
         outputs
             .par_iter()
             .zip(&paths)

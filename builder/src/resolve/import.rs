@@ -15,6 +15,7 @@ use std::sync::Arc;
 use drystone_store::digest::TreeHash;
 use drystone_store::layer::Compression;
 use drystone_store::store::{Store, StoreError};
+use drystone_store::substituter::Wanted;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 use url::Url;
@@ -206,6 +207,12 @@ pub async fn import_packages(
     Ok(imported)
 }
 
+fn substitutable(pin: &LockedPackage) -> Wanted {
+    let trees = [("data", pin.tree), ("control", pin.control)];
+    let pinned = trees.into_iter().filter_map(|(name, tree)| Some((name.to_owned(), tree?)));
+    Wanted { derivation: deb::derivation(&pin.sha256).id(), pinned: pinned.collect() }
+}
+
 type Pinned = Vec<(PackageKey, LockedPackage)>;
 
 /// Parts what the store has from what it lacks.
@@ -216,6 +223,9 @@ async fn present(
     let store = Arc::clone(store);
     blocking(move || {
         let (mut present, mut missing) = (BTreeMap::new(), Vec::new());
+        // What the lock pins needs no key: the trees prove themselves.
+        let asked: Vec<Wanted> = wanted.iter().map(|(_, pin)| substitutable(pin)).collect();
+        store.prefetch(&asked)?;
         for (key, pin) in wanted {
             match deb::imported(&store, &pin.sha256)? {
                 Some(deb) => drop(present.insert(key, deb)),

@@ -31,6 +31,7 @@ pub(super) static CONFIG: Schema = Schema {
         key("cache", "a list of addresses", r#"cache = ["registry.example.com/team/cache"]"#),
         key("signing-key", "a path or NAME:BASE64", r#"signing-key = "builder.key""#),
         key("trusted-keys", "a list of paths or of NAME:BASE64", r#"trusted-keys = ["team.pub"]"#),
+        key("revoked-keys", "a list of paths or of NAME:BASE64", r#"revoked-keys = ["old.pub"]"#),
         key("threshold", "a number", "threshold = 1"),
         key("jobs", "a number", "jobs = 4"),
         key("log", "a filter, a string", r#"log = "info""#),
@@ -130,7 +131,7 @@ fn entries(table: &Table<'_>, source: &Arc<SourceText>) -> Vec<(&'static str, Ty
         let value = table.get(key.name)?;
         let place = value.place();
         let texts = match key.name {
-            "cache" | "trusted-keys" => {
+            "cache" | "trusted-keys" | "revoked-keys" => {
                 let items = value.items()?;
                 items
                     .iter()

@@ -46,10 +46,10 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Public keys that are believed.
+/// Public keys: those that are believed, or those that are revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrustedKeys {
-    /// Keys as written: `NAME:BASE64`.
+    /// Keys as written: `NAME:BASE64`, and conditions after semicolons.
     pub lines: Vec<String>,
     /// Files with one such line for each key.
     pub files: Vec<PathBuf>,
@@ -57,25 +57,38 @@ pub struct TrustedKeys {
 
 impl TrustedKeys {
     pub(super) fn add(&mut self, text: &str, base: &Path) -> Result<(), ValueError> {
-        if is_key(text) {
-            self.lines.push(text.to_owned());
-        } else if text.is_empty() || text.contains(['\n', '\0']) {
-            return Err(ValueError::new(
-                "trusted key",
-                text,
-                "it is neither NAME:BASE64 nor a path",
-            ));
-        } else {
-            self.files.push(base.join(text));
+        // What conditions there are is the cache's to know.
+        match key_length(text.split(';').next().unwrap_or_default().trim()) {
+            Some(PUBLIC) => self.lines.push(text.to_owned()),
+            Some(_) => {
+                let error = ValueError::new("public key", "…", "it is a secret key");
+                return Err(error.hidden());
+            }
+            None if text.is_empty() || text.contains(['\n', '\0']) => {
+                let reason = "it is neither NAME:BASE64 nor a path";
+                return Err(ValueError::new("public key", text, reason));
+            }
+            None => self.files.push(base.join(text)),
         }
         Ok(())
     }
 }
 
-/// Whether a text is `NAME:BASE64` of a key's length (ed25519: 32 bytes, or 64 with both halves).
+/// Bytes of a public key.
+const PUBLIC: usize = 32;
+/// Bytes of a secret key: both halves.
+const SECRET: usize = 64;
+
+/// Whether a text is `NAME:BASE64` of a key's length.
 fn is_key(text: &str) -> bool {
-    let Some((name, key)) = text.split_once(':') else { return false };
+    key_length(text).is_some()
+}
+
+/// The number of a key's bytes, for `NAME:BASE64` of an ed25519 key.
+fn key_length(text: &str) -> Option<usize> {
+    let (name, key) = text.split_once(':')?;
     let named = |byte: u8| byte.is_ascii_alphanumeric() || b"+._-".contains(&byte);
-    let length = BASE64.decode(key.as_bytes()).map(|bytes| bytes.len());
-    !name.is_empty() && name.bytes().all(named) && matches!(length, Ok(32 | 64))
+    let length = BASE64.decode(key.as_bytes()).map(|bytes| bytes.len()).ok()?;
+    let is_named = !name.is_empty() && name.bytes().all(named);
+    (is_named && matches!(length, PUBLIC | SECRET)).then_some(length)
 }

@@ -78,6 +78,7 @@ impl Settings {
             caches: levels.caches(flags, image),
             signing_key: levels.one("signing-key", "--signing-key", signing_flag, SigningKey::new),
             trusted_keys: levels.trusted_keys(flags),
+            revoked_keys: levels.revoked_keys(),
             threshold: levels
                 .one("threshold", "--threshold", flags.threshold.clone(), |text, _| {
                     count(text, MOST_KEYS)
@@ -131,13 +132,14 @@ fn count(text: &str, most: i64) -> Result<usize, ValueError> {
 }
 
 /// The variable of each key.
-pub(super) const VARIABLES: [(&str, &str); 11] = [
+pub(super) const VARIABLES: [(&str, &str); 12] = [
     ("store", "DRYSTONE_STORE"),
     ("mirror", "DRYSTONE_MIRROR"),
     ("security-mirror", "DRYSTONE_SECURITY_MIRROR"),
     ("cache", "DRYSTONE_CACHE"),
     ("signing-key", "DRYSTONE_SIGNING_KEY"),
     ("trusted-keys", "DRYSTONE_TRUSTED_KEYS"),
+    ("revoked-keys", "DRYSTONE_REVOKED_KEYS"),
     ("threshold", "DRYSTONE_THRESHOLD"),
     ("jobs", "DRYSTONE_JOBS"),
     ("log", "DRYSTONE_LOG"),
@@ -170,7 +172,9 @@ impl Levels<'_> {
             && let Some(value) = self.variable(variable)
         {
             let texts = match key {
-                "cache" | "trusted-keys" => value.split_whitespace().map(str::to_owned).collect(),
+                "cache" | "trusted-keys" | "revoked-keys" => {
+                    value.split_whitespace().map(str::to_owned).collect()
+                }
                 _ => vec![value],
             };
             typed.push(plain(texts, Origin::Variable(variable)));
@@ -264,17 +268,33 @@ impl Levels<'_> {
     }
 
     fn trusted_keys(&mut self, flags: &Flags) -> Option<Setting<TrustedKeys>> {
-        let mut found = None;
-        for typed in self.typed("trusted-keys", "--trusted-key", flags.trusted_keys.clone()) {
+        let flags = flags.trusted_keys.clone();
+        self.keys("trusted-keys", "--trusted-key", flags).into_iter().next()
+    }
+
+    /// Revocations of all levels hold: none can be hidden by a stronger level.
+    fn revoked_keys(&mut self) -> Vec<Setting<TrustedKeys>> {
+        self.keys("revoked-keys", "--revoked-key", Vec::new())
+    }
+
+    /// The keys of each level, from the strongest to the weakest.
+    fn keys(
+        &mut self,
+        key: &'static str,
+        flag: &'static str,
+        flags: Vec<String>,
+    ) -> Vec<Setting<TrustedKeys>> {
+        let mut levels = Vec::new();
+        for typed in self.typed(key, flag, flags) {
             let mut keys = TrustedKeys::default();
             for text in &typed.texts {
                 if let Err(error) = keys.add(text, &typed.base) {
                     self.refuse(&typed, &error);
                 }
             }
-            found.get_or_insert(Setting::new(keys, typed.origin));
+            levels.push(Setting::new(keys, typed.origin));
         }
-        found
+        levels
     }
 
     /// The variable of the reproducible-builds specification: whole seconds since 1970. Garbage is

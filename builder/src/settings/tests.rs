@@ -117,6 +117,34 @@ fn keys_are_paths_or_themselves_and_never_shown() {
 }
 
 #[test]
+fn keys_may_have_conditions_and_revocations_of_all_levels_hold() {
+    let line = format!("{KEY};not-after=2027-01-01");
+    let flags = Flags { trusted_keys: vec![line.clone()], ..Flags::default() };
+    let world = World {
+        flags,
+        user: Some("revoked-keys = [\"old.pub\"]"),
+        system: Some("revoked-keys = [\"older.pub\"]\ntrusted-keys = [\"hidden.pub\"]"),
+        variables: [("DRYSTONE_REVOKED_KEYS", KEY)].into(),
+        ..World::default()
+    };
+    let settings = world.resolve().unwrap();
+    assert_eq!(settings.trusted_keys.unwrap().value.lines, [line]);
+    let revoked: Vec<_> = settings.revoked_keys.iter().map(|level| &level.value).collect();
+    assert_eq!(revoked[0].lines, [KEY]);
+    assert_eq!(revoked[1].files, [Path::new("/home/me/c/old.pub")]);
+    assert_eq!(revoked[2].files, [Path::new("/etc/drystone/older.pub")]);
+}
+
+#[test]
+fn a_secret_key_is_not_trusted_and_not_shown() {
+    let secret = data_encoding::BASE64.encode(&[7; 64]);
+    let flags = Flags { trusted_keys: vec![format!("me:{secret}")], ..Flags::default() };
+    let problems = World { flags, ..World::default() }.resolve().unwrap_err();
+    let problems = problems.render(Style::Plain);
+    assert!(problems.contains("secret key") && !problems.contains(&secret[..8]), "{problems}");
+}
+
+#[test]
 fn the_epoch_is_whole_seconds() {
     let epoch = |text| {
         let variables = [("SOURCE_DATE_EPOCH", text)].into();

@@ -329,7 +329,7 @@ pub(crate) fn sha256(text: &str) -> Result<BlobDigest, ValueError> {
 /// A binary cache: `HOST[:PORT]/PATH`, reached over HTTPS unless `insecure`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CacheAddress {
-    /// Host, port and path, without a scheme.
+    /// Host, port and path, without a scheme; or `file:` and the path of a folder.
     pub address: String,
     /// Whether it is reached over plain HTTP.
     pub insecure: bool,
@@ -341,6 +341,17 @@ impl CacheAddress {
     /// `http://` is read only when `allow_http`: a project file may not weaken the transport.
     pub fn new(text: &str, allow_http: bool) -> Result<Self, ValueError> {
         const WHAT: &str = "cache address";
+        if let Some(path) = text.strip_prefix("file:") {
+            // A project may not make its users read any folder of theirs.
+            if !allow_http {
+                return Err(ValueError::new(WHAT, text, "a folder is no cache for a project")
+                    .with_help("set it in your own configuration, or with --cache"));
+            }
+            return match path {
+                "" => Err(ValueError::new(WHAT, text, "after file: stands a folder's path")),
+                _ => Ok(Self { address: text.to_owned(), insecure: false }),
+            };
+        }
         let (insecure, rest) = match text.split_once("://") {
             None => (false, text),
             Some(("https", rest)) => (false, rest),

@@ -10,6 +10,7 @@ use drystone_builder::spec::Image;
 use serde::Serialize;
 
 use super::name;
+use super::pushing::Moved;
 use crate::arguments::BuildArguments;
 use crate::diagnostics::Failure;
 use crate::interrupt;
@@ -48,6 +49,23 @@ pub enum Written {
         /// Whether it had the image already.
         already_there: bool,
     },
+    /// A registry, or a folder as one.
+    Registry {
+        /// `REF@sha256:…`.
+        reference: String,
+        /// What was sent.
+        blobs: Moved,
+    },
+}
+
+impl Written {
+    /// Where it was pushed to, if it was.
+    pub fn pushed(&self) -> Option<&str> {
+        match self {
+            Self::Registry { reference, .. } => Some(reference),
+            _ => None,
+        }
+    }
 }
 
 /// Where the tarball goes when nothing is said.
@@ -59,7 +77,9 @@ pub fn default_archive(image: &Image) -> PathBuf {
 impl Targets {
     /// Decides from what was typed.
     pub fn new(arguments: &BuildArguments, image: &Image) -> Result<Self, Failure> {
-        let elsewhere = !arguments.load.is_empty() || arguments.oci_layout.is_some();
+        let elsewhere = !arguments.load.is_empty()
+            || arguments.oci_layout.is_some()
+            || !arguments.push.is_empty();
         let archive = match &arguments.output {
             Some(path) => Some(path.clone()),
             None if elsewhere => None,
@@ -75,6 +95,11 @@ impl Targets {
             layout: arguments.oci_layout.clone(),
             engines: arguments.load.iter().copied().map(EngineKind::from).collect(),
         })
+    }
+
+    /// Whether the layers' bytes are written anywhere but to a registry.
+    pub const fn need_layers(&self) -> bool {
+        self.archive.is_some() || self.layout.is_some() || !self.engines.is_empty()
     }
 
     /// Writes the image everywhere.

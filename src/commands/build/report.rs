@@ -4,7 +4,10 @@ use drystone_builder::build::Built;
 use drystone_builder::image;
 use drystone_builder::output::ImageName;
 use drystone_builder::spec::Image;
+use drystone_cache::traffic::Counts;
 use serde_json::{Value, json};
+
+use crate::caching::CacheReport;
 
 use super::outputs::{Written, shown};
 
@@ -20,6 +23,10 @@ pub struct Report<'a> {
     pub built: &'a Built,
     /// Where it went.
     pub written: &'a [Written],
+    /// Requests to registries, and the bytes that they moved.
+    pub traffic: &'a Counts,
+    /// What binary caches gave and got.
+    pub cached: &'a CacheReport,
     /// Whether the lock file changed.
     pub lock_changed: bool,
     /// What the user should know.
@@ -42,6 +49,8 @@ impl Report<'_> {
                 "changed": self.lock_changed,
             },
             "outputs": self.written,
+            "registry": self.traffic,
+            "cache": self.cached,
             "platforms": set.images().iter().map(platform).collect::<Vec<_>>(),
             "ignored_files": self.built.ignored_files,
             "warnings": self.warnings,

@@ -80,6 +80,28 @@ impl BlobWriter<'_> {
     }
 }
 
+impl BlobWriter<'_> {
+    /// Ends a blob that must have this digest, and makes it visible; its size in bytes. With
+    /// another digest nothing becomes visible.
+    pub fn finish_as(self, digest: &BlobDigest) -> Result<u64, StoreError> {
+        let actual = BlobDigest::from_bytes(self.writer.digest());
+        if actual != *digest {
+            return Err(StoreError::Mismatch {
+                what: format!("blob {digest} from a cache"),
+                expected: digest.to_string(),
+                actual: actual.to_string(),
+            });
+        }
+        Ok(self.finish()?.1)
+    }
+
+    /// Another handle of the unfinished blob, to read what was written.
+    pub(super) fn reopen(&self) -> Result<File, StoreError> {
+        let file = self.writer.inner();
+        file.reopen().map_err(StoreError::io("open", file.path()))
+    }
+}
+
 impl Write for BlobWriter<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.writer.write(buffer)

@@ -15,7 +15,7 @@ use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output, Realisation};
 
 /// The format of the store that this program reads and writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE trees (
@@ -40,6 +40,14 @@ CREATE INDEX outputs_by_tree ON outputs (tree);
 CREATE TABLE facts (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, used INTEGER NOT NULL,
     PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+";
+
+/// What format 2 adds: realisations that substituters gave.
+const SUBSTITUTES: &str = "
+CREATE TABLE substitutes (
+    derivation TEXT PRIMARY KEY, realisation TEXT NOT NULL, json TEXT NOT NULL,
+    attestations TEXT NOT NULL, used INTEGER NOT NULL
 ) WITHOUT ROWID;
 ";
 
@@ -76,8 +84,11 @@ impl Database {
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version < FORMAT {
+        if version < 1 {
             transaction.execute_batch(SCHEMA)?;
+        }
+        if version < FORMAT {
+            transaction.execute_batch(SUBSTITUTES)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
         }
         transaction.commit()

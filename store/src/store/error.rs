@@ -52,6 +52,13 @@ pub enum StoreError {
     /// A blob is recorded but its file is gone.
     #[error("blob {0} is missing from the store")]
     NoBlob(BlobDigest),
+    /// Caches had a blob once, and have it no more. What needed it is forgotten: another attempt
+    /// builds it.
+    #[error("no cache has blob {digest} any more")]
+    Lost {
+        /// The blob.
+        digest: BlobDigest,
+    },
     /// Bytes do not hash to their name.
     #[error("{what} is damaged: expected {expected}, actual {actual}")]
     Mismatch {

@@ -69,7 +69,7 @@ pub(super) struct Removal {
     pub(super) derivations: BTreeSet<DerivationId>,
     pub(super) layers: BTreeSet<(TreeHash, Compression)>,
     pub(super) malformed: Vec<MalformedRow>,
-    /// Facts that were last used before this time go too.
+    /// Facts and substitutes that were last used before this time go too.
     pub(super) facts_before: Option<i64>,
 }
 
@@ -282,7 +282,10 @@ fn remove(connection: &Connection, removal: &Removal) -> Result<(), rusqlite::Er
         run(&format!("DELETE FROM {} WHERE {}", row.table, terms.join(" AND ")), &values)?;
     }
     if let Some(time) = removal.facts_before {
-        run("DELETE FROM facts WHERE used < CAST(?1 AS INTEGER)", &[time.to_string()])?;
+        for table in ["facts", "substitutes"] {
+            let sql = format!("DELETE FROM {table} WHERE used < CAST(?1 AS INTEGER)");
+            run(&sql, &[time.to_string()])?;
+        }
     }
     Ok(())
 }

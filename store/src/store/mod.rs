@@ -24,6 +24,7 @@ mod inventory;
 mod roots;
 #[cfg(test)]
 mod samples;
+mod substitution;
 mod trees;
 mod usage;
 mod verify;
@@ -40,6 +41,7 @@ pub use error::StoreError;
 pub use gc::{GcOptions, GcReport, LeftBehind, RemoveTree};
 pub use inventory::MalformedRow;
 pub use roots::{Root, root_name};
+pub use substitution::Substituted;
 pub use trees::TreeIngest;
 pub use usage::{LayerInfo, Maker, PathInfo, RootUsage, StoreUsage, TreeInfo, UsageOfKind};
 pub use verify::{Lost, Problem, Repair, VerifyOptions, VerifyReport};
@@ -48,6 +50,7 @@ use crate::derivation::Derivation;
 use crate::digest::DerivationId;
 use crate::realisation::{Output, Realisation};
 use database::Database;
+use substitution::Substitution;
 use workspace::Workspace;
 
 /// A store that is open. Many threads and many processes may use one store at once.
@@ -55,6 +58,7 @@ pub struct Store {
     root: PathBuf,
     database: Database,
     workspace: Workspace,
+    substitution: Substitution,
     in_use: File,
 }
 
@@ -81,7 +85,8 @@ impl Store {
         Workspace::sweep(&root);
         let database = Database::open(&root)?;
         let workspace = Workspace::create(&root)?;
-        Ok(Self { root, database, workspace, in_use })
+        let substitution = Substitution::default();
+        Ok(Self { root, database, workspace, substitution, in_use })
     }
 
     /// The store's directory.
@@ -117,17 +122,28 @@ impl Store {
         let outputs = outputs.into_iter().collect();
         let realisation = Realisation { derivation: derivation.id(), outputs };
         self.database.put_realisation(derivation, &realisation, now())?;
+        self.note_used(&realisation.derivation);
         Ok(realisation)
     }
 
-    /// What a derivation gave; `None` when it was not built here. A realisation whose blobs are
-    /// gone counts as not built.
+    /// What a derivation gave; `None` when it was neither built here nor is known to a
+    /// substituter. A realisation whose blobs are gone counts as not built.
+    ///
+    /// The bytes of a substitute come when something reads them.
     pub fn realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
+        let found = match self.local_realisation(id)? {
+            Some(realisation) => Some(realisation),
+            None => self.remote_realisation(id)?,
+        };
+        if found.is_some() {
+            self.note_used(id);
+        }
+        Ok(found)
+    }
+
+    fn local_realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
         let Some(realisation) = self.database.realisation(id)? else { return Ok(None) };
-        let present = realisation.outputs.values().all(|output| {
-            self.has_blob(&output.listing.digest)
-                && output.layers.iter().any(|layer| self.has_blob(&layer.digest))
-        });
+        let present = realisation.outputs.values().all(|output| self.is_present(output));
         Ok(present.then_some(realisation))
     }
 

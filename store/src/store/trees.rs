@@ -155,8 +155,9 @@ impl Store {
         self.database.output(tree)
     }
 
-    /// A tree's listing; `None` when its blob is not present.
+    /// A tree's listing; `None` when its blob is neither present nor in a cache.
     pub fn listing(&self, output: &Output) -> Result<Option<Listing>, StoreError> {
+        self.fetch_listings(&[output])?;
         let Some(bytes) = self.read_blob(&output.listing.digest)? else { return Ok(None) };
         let tree = *output.path.hash();
         Listing::decode(&bytes).map(Some).map_err(|source| StoreError::Listing { tree, source })
@@ -181,17 +182,23 @@ impl Store {
     /// The uncompressed stream of a tree, from whichever layer is present.
     pub fn open_tree(&self, output: &Output) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
         for layer in &output.layers {
-            let Some(file) = self.open_blob(&layer.digest)? else { continue };
-            let reader: Box<dyn Read + Send> = match layer.compression {
-                Compression::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(file)),
-                Compression::Zstd1 | Compression::Store1 => Box::new(
-                    zstd::stream::read::Decoder::new(file)
-                        .map_err(StoreError::io("read", self.blob_path(&layer.digest)))?,
-                ),
-            };
-            return Ok(Some(reader));
+            if let Some(file) = self.open_blob(&layer.digest)? {
+                return self.decompress(layer, file).map(Some);
+            }
         }
-        Ok(None)
+        let Some(layer) = self.fetch_missing(output)? else { return Ok(None) };
+        let file = self.open_blob(&layer.digest)?.ok_or(StoreError::NoBlob(layer.digest))?;
+        self.decompress(&layer, file).map(Some)
+    }
+
+    fn decompress(&self, layer: &Layer, file: File) -> Result<Box<dyn Read + Send>, StoreError> {
+        Ok(match layer.compression {
+            Compression::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(file)),
+            Compression::Zstd1 | Compression::Store1 => Box::new(
+                zstd::stream::read::Decoder::new(file)
+                    .map_err(StoreError::io("read", self.blob_path(&layer.digest)))?,
+            ),
+        })
     }
 
     /// Reads every entry of a tree with its content.
@@ -210,9 +217,12 @@ impl Store {
         Ok(())
     }
 
-    /// The layer of a tree with this compression, made from the tree when there is none.
+    /// The layer of a tree with this compression, made from the tree when there is none. It may
+    /// be one that a cache has: [`Store::fetch_blobs`] brings it here.
     pub fn layer(&self, output: &Output, compression: Compression) -> Result<Layer, StoreError> {
-        if let Some(layer) = output.layer(compression).filter(|l| self.has_blob(&l.digest)) {
+        let known = output.layer(compression);
+        let is_there = |l: &&Layer| self.has_blob(&l.digest) || self.is_remote(&l.digest);
+        if let Some(layer) = known.filter(is_there) {
             return Ok(layer.clone());
         }
         let tree = *output.path.hash();

@@ -33,11 +33,11 @@ impl Role<'_> {
 }
 
 /// What a canonical tar is, told from its bytes alone.
-pub(super) struct Examined {
-    pub(super) hash: TreeHash,
-    pub(super) diff_id: DiffId,
-    pub(super) size: u64,
-    pub(super) listing: Listing,
+pub(in crate::store) struct Examined {
+    pub(in crate::store) hash: TreeHash,
+    pub(in crate::store) diff_id: DiffId,
+    pub(in crate::store) size: u64,
+    pub(in crate::store) listing: Listing,
 }
 
 /// Hashes all that is read through it.
@@ -116,7 +116,7 @@ fn examine(stream: impl Read) -> Result<Examined, ReadError> {
 }
 
 /// Reads a layer's blob as the tree that it holds.
-pub(super) fn examine_layer(
+pub(in crate::store) fn examine_layer(
     stream: impl Read,
     compression: Compression,
 ) -> Result<Examined, ReadError> {
@@ -215,7 +215,9 @@ fn check_layer(
 }
 
 /// A listing's bytes, and what they are called.
-pub(super) fn encode_listing(listing: &Listing) -> Result<(Vec<u8>, ListingRef), StoreError> {
+pub(in crate::store) fn encode_listing(
+    listing: &Listing,
+) -> Result<(Vec<u8>, ListingRef), StoreError> {
     let bytes = listing.encode().map_err(StoreError::io("encode", "a listing"))?;
     let reference = ListingRef { digest: BlobDigest::of(&bytes), size: bytes.len() as u64 };
     Ok((bytes, reference))

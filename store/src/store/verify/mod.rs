@@ -12,7 +12,7 @@
 //! them. They are counted.
 
 mod checkout;
-mod content;
+pub(super) mod content;
 mod problem;
 mod repair;
 #[cfg(test)]

@@ -1,0 +1,359 @@
+//! Asking binary caches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use drystone_store::digest::{BlobDigest, DerivationId};
+use drystone_store::substituter::{Substitute, Substituter, Wanted};
+use futures_util::StreamExt as _;
+use tokio::runtime::Handle;
+
+use super::{
+    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
+    realisation_tag, with_causes,
+};
+use crate::agreement::{self, AgreementError, Opinion};
+use crate::attestation::{Attestation, verify};
+use crate::bundle::{self, Bundle};
+use crate::dsse::{Envelope, MAX_ENVELOPE};
+use crate::error::RegistryError;
+use crate::key::KeyId;
+use crate::reference::{Tag, Target};
+use crate::repository::Repository;
+use crate::trust::Trust;
+
+/// Look-ups that are under way at once, in each cache.
+const LOOKUPS: usize = 32;
+/// Failures in a row after which a cache is not asked any more.
+const PATIENCE: u32 = 3;
+
+/// Binary caches in the order in which they are asked, and whom to believe.
+pub struct Caches {
+    caches: Vec<Cache>,
+    trust: Trust,
+    now: i64,
+    subjects: Vec<Subject>,
+    runtime: Handle,
+    looked: Mutex<Looked>,
+}
+
+/// One cache, and what is known of it.
+struct Cache {
+    repository: Arc<dyn Repository>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The attestations of the image's bundles; `None` before they were asked for.
+    bundle: Option<Arc<Bundle>>,
+    failures: u32,
+}
+
+/// What looking in caches gave, for the report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Looked {
+    /// Derivations that a cache knew.
+    pub found: u64,
+    /// Derivations that no cache knew, or nobody trusted.
+    pub missed: u64,
+    /// Blobs that were fetched.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Derivations about which trusted builders disagree, each as one line.
+    pub disagreements: Vec<String>,
+}
+
+impl Cache {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it still answers.
+    fn is_alive(&self) -> bool {
+        self.state().failures < PATIENCE
+    }
+
+    /// Notes how a request went; a failure is told and is no failure of the build.
+    fn noted<T>(&self, answer: Result<Option<T>, RegistryError>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                self.state().failures = 0;
+                value
+            }
+            Err(error) => {
+                let mut state = self.state();
+                state.failures += 1;
+                let more =
+                    if state.failures == PATIENCE { "; it is not asked any more" } else { "" };
+                tracing::warn!(
+                    "the cache {}: {}{more}",
+                    self.repository.location(),
+                    with_causes(&error)
+                );
+                None
+            }
+        }
+    }
+
+    /// The one blob of interest of a tagged artifact.
+    async fn artifact_blob(
+        &self,
+        tag: Tag,
+        artifact_type: &str,
+        media_type: &str,
+        most: u64,
+    ) -> Option<bytes::Bytes> {
+        let target = Target::Tag(tag);
+        let manifest = self.noted(self.repository.manifest(&target).await)?;
+        let layers = layers_of(&manifest, artifact_type)?;
+        let (digest, size) = layer_of_type(&layers, media_type, most)?;
+        self.noted(self.repository.blob_bytes(&digest, size).await)
+    }
+
+    /// All attestations of the bundles that the keys' owners wrote, asked for once.
+    async fn bundle(&self, subjects: &[Subject], keys: &[KeyId]) -> Arc<Bundle> {
+        if let Some(bundle) = &self.state().bundle {
+            return Arc::clone(bundle);
+        }
+        let mut all = Bundle::default();
+        for (subject, key) in subjects.iter().flat_map(|it| keys.iter().map(move |key| (it, key))) {
+            let found = self.artifact_blob(
+                subject.tag(*key),
+                BUNDLE_TYPE,
+                bundle::MEDIA_TYPE,
+                bundle::MAX_BUNDLE,
+            );
+            let Some(bytes) = found.await else { continue };
+            match Bundle::decode(&bytes) {
+                Ok(bundle) => {
+                    for envelope in bundle.envelopes() {
+                        // What cannot be joined is an attestation less, and asked for alone.
+                        let _ = all.insert(envelope.clone());
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("a bundle of {}: {error}", self.repository.location());
+                }
+            }
+        }
+        let all = Arc::new(all);
+        self.state().bundle = Some(Arc::clone(&all));
+        all
+    }
+
+    /// What one key's owner, or anybody, says of a derivation.
+    async fn envelope(&self, derivation: DerivationId, key: Option<KeyId>) -> Option<Envelope> {
+        let bytes = self
+            .artifact_blob(
+                realisation_tag(&derivation, key),
+                REALISATION_TYPE,
+                ENVELOPE_MEDIA_TYPE,
+                MAX_ENVELOPE as u64,
+            )
+            .await?;
+        match Envelope::parse(&bytes) {
+            Ok(envelope) => Some(envelope),
+            Err(error) => {
+                let place = self.repository.location();
+                tracing::warn!("an attestation of {place} ({derivation}): {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Caches {
+    /// Caches that will be asked in this order for what `subjects` are made of.
+    pub fn new(
+        repositories: Vec<Arc<dyn Repository>>,
+        trust: Trust,
+        now: i64,
+        subjects: Vec<Subject>,
+        runtime: Handle,
+    ) -> Self {
+        let cache = |repository| Cache { repository, state: Mutex::default() };
+        let caches = repositories.into_iter().map(cache).collect();
+        Self { caches, trust, now, subjects, runtime, looked: Mutex::default() }
+    }
+
+    /// What looking in them gave so far.
+    pub fn looked(&self) -> Looked {
+        self.lock().clone()
+    }
+
+    /// The repositories, in the order in which they are asked.
+    pub fn repositories(&self) -> impl Iterator<Item = &Arc<dyn Repository>> {
+        self.caches.iter().map(|cache| &cache.repository)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find_all(&self, wanted: &[Wanted]) -> Vec<Substitute> {
+        let keys: Vec<KeyId> = self.trust.valid_keys(self.now).map(|key| key.id()).collect();
+        let mut envelopes: BTreeMap<DerivationId, Vec<Envelope>> = BTreeMap::new();
+        let mut found: BTreeMap<DerivationId, Substitute> = BTreeMap::new();
+        for cache in &self.caches {
+            let open: Vec<&Wanted> = wanted
+                .iter()
+                .filter(|wanted| {
+                    let known = found.get(&wanted.derivation);
+                    known.is_none_or(|substitute| !substitute.is_trusted)
+                })
+                .collect();
+            if open.is_empty() || !cache.is_alive() {
+                continue;
+            }
+            let bundle = cache.bundle(&self.subjects, &keys).await;
+            let mut questions: Vec<(DerivationId, Option<KeyId>)> = Vec::new();
+            let mut touched = BTreeSet::new();
+            for wanted in open {
+                let id = wanted.derivation;
+                let known = bundle.of(&id);
+                if !known.is_empty() {
+                    envelopes.entry(id).or_default().extend(known.iter().cloned());
+                    touched.insert(id);
+                }
+                let signed: BTreeSet<KeyId> = known
+                    .iter()
+                    .flat_map(|envelope| envelope.signatures().iter().map(|it| it.key))
+                    .collect();
+                let missing = keys.iter().filter(|key| !signed.contains(key));
+                // One key of several is enough unless more must agree.
+                if known.is_empty() || signed.len() < self.trust.threshold() {
+                    questions.extend(missing.map(|key| (id, Some(*key))));
+                }
+                if known.is_empty() && !wanted.pinned.is_empty() {
+                    questions.push((id, None));
+                }
+            }
+            let asked = futures_util::stream::iter(questions).map(|(id, key)| async move {
+                match cache.is_alive() {
+                    true => (id, cache.envelope(id, key).await),
+                    false => (id, None),
+                }
+            });
+            let answers: Vec<_> = asked.buffer_unordered(LOOKUPS).collect().await;
+            for (id, envelope) in answers {
+                let Some(envelope) = envelope else { continue };
+                envelopes.entry(id).or_default().push(envelope);
+                touched.insert(id);
+            }
+            for id in touched {
+                let is_pinned = wanted
+                    .iter()
+                    .any(|wanted| wanted.derivation == id && !wanted.pinned.is_empty());
+                let all = envelopes.get(&id).map_or(&[][..], Vec::as_slice);
+                if let Some(substitute) = self.judge(&id, all, is_pinned) {
+                    found.insert(id, substitute);
+                }
+            }
+        }
+        let mut looked = self.lock();
+        looked.found += found.len() as u64;
+        looked.missed += (wanted.len() - found.len()) as u64;
+        found.into_values().collect()
+    }
+
+    /// What holds of all that is said about a derivation.
+    fn judge(
+        &self,
+        id: &DerivationId,
+        envelopes: &[Envelope],
+        is_pinned: bool,
+    ) -> Option<Substitute> {
+        let text = |envelope: &Envelope| envelope.to_json();
+        let verified = envelopes.iter().filter_map(|envelope| {
+            match verify(envelope, &self.trust, self.now, id) {
+                Ok(verified) => Some(verified),
+                Err(error) => {
+                    tracing::debug!("an attestation of {id} is not believed: {error}");
+                    None
+                }
+            }
+        });
+        match agreement::agree(verified, self.trust.threshold()) {
+            Ok(agreement) => {
+                for dissent in &agreement.dissent {
+                    self.disagree(&[agreement.opinion.clone(), dissent.clone()], id);
+                }
+                let Attestation { realisation, derivation, .. } = agreement.opinion.attestation;
+                return Some(Substitute {
+                    realisation,
+                    derivation,
+                    attestations: envelopes.iter().map(text).collect(),
+                    is_trusted: true,
+                });
+            }
+            Err(AgreementError::Disagreement { opinions, .. }) => {
+                self.disagree(&opinions, id);
+                return None;
+            }
+            Err(_) => {}
+        }
+        if !is_pinned {
+            return None;
+        }
+        // The lock pins the trees, so whoever says where their bytes are is as good as any other.
+        let attestation = envelopes.iter().find_map(|envelope| {
+            let attestation = Attestation::from_payload(envelope.payload()).ok()?;
+            (attestation.realisation.derivation == *id).then_some((attestation, text(envelope)))
+        });
+        let (Attestation { realisation, derivation, .. }, envelope) = attestation?;
+        let attestations = vec![envelope];
+        Some(Substitute { realisation, derivation, attestations, is_trusted: false })
+    }
+
+    fn disagree(&self, opinions: &[Opinion], id: &DerivationId) {
+        let said: Vec<String> = opinions.iter().map(ToString::to_string).collect();
+        let line = format!("builders disagree about derivation {id}: {}", said.join("; "));
+        let mut looked = self.lock();
+        if !looked.disagreements.contains(&line) {
+            tracing::warn!("{line}");
+            looked.disagreements.push(line);
+        }
+    }
+
+    async fn copy(
+        &self,
+        cache: &Cache,
+        digest: &BlobDigest,
+        size: u64,
+        writer: &mut dyn Write,
+    ) -> io::Result<bool> {
+        let answer = cache.repository.blob(digest, size).await;
+        let Some(mut blob) = answer.map_err(io::Error::other)? else { return Ok(false) };
+        while let Some(piece) = blob.next().await {
+            writer.write_all(&piece.map_err(io::Error::other)?)?;
+        }
+        let mut looked = self.lock();
+        looked.blobs += 1;
+        looked.bytes += size;
+        Ok(true)
+    }
+}
+
+impl Substituter for Caches {
+    fn find(&self, wanted: &[Wanted]) -> Vec<Substitute> {
+        self.runtime.block_on(self.find_all(wanted))
+    }
+
+    fn sources(&self) -> usize {
+        self.caches.len()
+    }
+
+    fn fetch(
+        &self,
+        source: usize,
+        digest: &BlobDigest,
+        size: u64,
+        writer: &mut dyn Write,
+    ) -> io::Result<bool> {
+        let Some(cache) = self.caches.get(source) else { return Ok(false) };
+        self.runtime.block_on(self.copy(cache, digest, size, writer))
+    }
+}

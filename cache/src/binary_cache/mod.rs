@@ -1,0 +1,111 @@
+//! The binary cache: realisations as artifacts of a repository (`docs/formats/binary-cache.md`).
+//!
+//! ```text
+//! find:   bundle of the image ──miss──> drv-ID-KEY of each trusted key ──> signatures, agreement
+//! share:  what was built here, signed; what came from others, unchanged ──> artifacts, bundle
+//! ```
+
+mod find;
+mod share;
+
+use bytes::Bytes;
+use drystone_store::digest::{BlobDigest, DerivationId};
+use serde_json::{Value, json};
+
+use crate::descriptor::{Descriptor, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
+use crate::error::RegistryError;
+use crate::key::KeyId;
+use crate::reference::Tag;
+
+pub use find::{Caches, Looked};
+pub use share::{Part, Share, Shared, share};
+
+/// The type of a realisation's artifact.
+pub const REALISATION_TYPE: &str = "application/vnd.drystone.realisation.v1+json";
+/// The type of a bundle's artifact.
+pub const BUNDLE_TYPE: &str = "application/vnd.drystone.bundle.v1";
+/// The media type of an attestation.
+pub const ENVELOPE_MEDIA_TYPE: &str = "application/vnd.dsse.envelope.v1+json";
+/// The media type of a listing.
+pub const LISTING_MEDIA_TYPE: &str = "application/vnd.drystone.listing.v1+gzip";
+
+/// An image on one platform, whose bundle is asked first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// The image's name.
+    pub image: String,
+    /// `os/architecture`.
+    pub platform: String,
+}
+
+impl Subject {
+    /// The tag of the bundle that a key's owner wrote.
+    pub fn tag(&self, key: KeyId) -> Tag {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.image.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(self.platform.as_bytes());
+        let hash = hasher.finalize().to_hex();
+        tag(format!("bundle-{}-{key}", &hash[..32]))
+    }
+}
+
+/// The tag of what a key's owner says that a derivation gave; without a key, what anybody says.
+pub fn realisation_tag(derivation: &DerivationId, key: Option<KeyId>) -> Tag {
+    tag(match key {
+        Some(key) => format!("drv-{derivation}-{key}"),
+        None => format!("drv-{derivation}"),
+    })
+}
+
+fn tag(text: String) -> Tag {
+    Tag::new(&text).expect("base32, hex and hyphens make a tag of less than 128 characters")
+}
+
+/// The config of artifacts: `{}`, as the image specification has it.
+fn empty_config() -> (Descriptor, Bytes) {
+    let bytes = Bytes::from_static(b"{}");
+    (Descriptor::of(EMPTY_MEDIA_TYPE, &bytes), bytes)
+}
+
+/// An artifact's manifest.
+fn artifact(artifact_type: &str, layers: &[Descriptor]) -> Manifest {
+    let descriptor =
+        |it: &Descriptor| json!({"digest": it.digest, "mediaType": it.media_type, "size": it.size});
+    let manifest = json!({
+        "artifactType": artifact_type,
+        "config": descriptor(&empty_config().0),
+        "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
+        "mediaType": MANIFEST_MEDIA_TYPE,
+        "schemaVersion": 2,
+    });
+    Manifest::new(MANIFEST_MEDIA_TYPE, manifest.to_string())
+}
+
+/// The layers of an artifact of a type; `None` when it is of another one.
+fn layers_of(manifest: &Manifest, artifact_type: &str) -> Option<Vec<Descriptor>> {
+    let value = manifest.json().ok()?;
+    if value.get("artifactType").and_then(Value::as_str) != Some(artifact_type) {
+        return None;
+    }
+    let layers = value.get("layers")?.as_array()?;
+    layers.iter().map(|layer| serde_json::from_value(layer.clone()).ok()).collect()
+}
+
+/// The first layer of a media type, if it is not larger than `most`.
+fn layer_of_type(layers: &[Descriptor], media_type: &str, most: u64) -> Option<(BlobDigest, u64)> {
+    let layer = layers.iter().find(|layer| layer.media_type == media_type)?;
+    (layer.size <= most).then_some((layer.digest, layer.size))
+}
+
+/// An error and its causes in one line.
+fn with_causes(error: &RegistryError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

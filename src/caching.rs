@@ -1,0 +1,217 @@
+//! Binary caches of a build: asked for what the store lacks, given what was built.
+
+use std::sync::Arc;
+
+use drystone_builder::settings::{Origin, Settings};
+use drystone_builder::spec::{Image, Platform};
+use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
+use drystone_cache::binary_cache::{Caches, Looked, Share, Shared, Subject, share};
+use drystone_cache::dsse::Envelope;
+use drystone_cache::key::SecretKey;
+use drystone_cache::reference::{Location, RepositoryName};
+use drystone_cache::registry::Registries;
+use drystone_cache::repository::Repository;
+use drystone_store::derivation::Derivation;
+use drystone_store::digest::DerivationId;
+use drystone_store::layer::Compression;
+use drystone_store::realisation::Realisation;
+use drystone_store::store::Store;
+use tokio::runtime::Handle;
+
+use crate::diagnostics::Failure;
+use crate::progress::Display;
+use crate::wiring::{now, signing_key, trust};
+
+/// The builders that only bring in what a hash names: locks pin what they give.
+const PINNED_BUILDERS: [&str; 1] = ["deb"];
+
+/// The caches of one build.
+pub struct Caching {
+    caches: Option<Arc<Caches>>,
+    /// Those that the user named, which may be written.
+    own: Vec<Arc<dyn Repository>>,
+    key: Option<SecretKey>,
+    subjects: Vec<Subject>,
+}
+
+/// What caches did for a build, for its report.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CacheReport {
+    #[serde(flatten)]
+    looked: Looked,
+    shared: Vec<SharedTo>,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+struct SharedTo {
+    cache: String,
+    #[serde(flatten)]
+    shared: Shared,
+}
+
+impl Caching {
+    /// Opens the caches that the settings name. Nothing is asked yet.
+    pub fn new(
+        settings: &Settings,
+        image: &Image,
+        platforms: &[Platform],
+        registries: &Registries,
+        runtime: &Handle,
+    ) -> Result<Self, Failure> {
+        let (mut all, mut own) = (Vec::new(), Vec::new());
+        for setting in &settings.caches {
+            let location: Location = setting.value.address.parse().map_err(Failure::of)?;
+            let repository = registries.open(&location);
+            if !is_of_project(&setting.origin, image) {
+                own.push(Arc::clone(&repository));
+            }
+            all.push(repository);
+        }
+        let subjects: Vec<Subject> = platforms
+            .iter()
+            .map(|platform| Subject {
+                image: image.name.to_string(),
+                platform: platform.as_str().to_owned(),
+            })
+            .collect();
+        let caches = match all.is_empty() {
+            true => None,
+            false => {
+                let trust = trust(settings)?;
+                Some(Arc::new(Caches::new(all, trust, now(), subjects.clone(), runtime.clone())))
+            }
+        };
+        Ok(Self { caches, own, key: signing_key(settings)?, subjects })
+    }
+
+    /// Lets the store ask the caches.
+    pub fn attach(&self, store: &mut Store) {
+        if let Some(caches) = &self.caches {
+            store.substitute_from(caches.clone());
+        }
+    }
+
+    /// Whether what is built will be shared.
+    pub const fn is_sharing(&self) -> bool {
+        self.key.is_some() && !self.own.is_empty()
+    }
+
+    /// The caches as repositories, in the order in which they are asked.
+    pub fn repositories(&self) -> Vec<Arc<dyn Repository>> {
+        self.caches.iter().flat_map(|caches| caches.repositories().cloned()).collect()
+    }
+
+    /// The names of the caches that are on the registry of a target: their blobs can be mounted.
+    pub fn mounts(&self, target: &Location) -> Vec<RepositoryName> {
+        let Location::Registry { host, .. } = target else { return Vec::new() };
+        let of_host = |repository: Arc<dyn Repository>| match repository.location() {
+            Location::Registry { host: other, name } if other == host => Some(name.clone()),
+            _ => None,
+        };
+        self.repositories().into_iter().filter_map(of_host).collect()
+    }
+
+    /// Signs what was built here and shares it with all that the build stands on. What fails is
+    /// told and counted: failing to share never fails a build.
+    pub async fn share(&self, store: &Store, display: &Display) -> CacheReport {
+        let looked = self.caches.as_ref().map(|caches| caches.looked()).unwrap_or_default();
+        let mut report = CacheReport { looked, shared: Vec::new() };
+        let Some(key) = self.key.as_ref().filter(|_| !self.own.is_empty()) else { return report };
+        let mut shares = Vec::new();
+        let mut unsigned = Vec::new();
+        for id in store.used_derivations() {
+            match to_share(store, &id, key) {
+                Ok(share) => shares.extend(share),
+                Err(error) => unsigned.push(format!("{id}: {error}")),
+            }
+        }
+        let part = |digest: &_| store.has_blob(digest).then(|| store.blob_path(digest));
+        let others = self.repositories();
+        for to in &self.own {
+            let cache = to.location().to_string();
+            let text = format!("share {} realisations with {cache}", shares.len());
+            drystone_builder::progress::Progress::event(
+                display,
+                drystone_builder::progress::Event::Phase { name: "share".to_owned(), text },
+            );
+            let id = key.public().id();
+            let mut shared = share(to, &shares, &part, &others, &self.subjects, id).await;
+            shared.failed.extend(unsigned.iter().cloned());
+            if let Some(first) = shared.failed.first() {
+                let count = shared.failed.len();
+                display.warn(&format!("{count} realisations are not in {cache}: {first}"));
+            }
+            report.shared.push(SharedTo { cache, shared });
+        }
+        report
+    }
+}
+
+/// A realisation to share: as others signed it, else signed now.
+fn to_share(
+    store: &Store,
+    id: &DerivationId,
+    key: &SecretKey,
+) -> Result<Vec<Share>, Box<dyn std::error::Error + Send + Sync>> {
+    // A builder signs only what it built itself.
+    if let Some(substituted) = store.substituted(id)? {
+        let is_pinned = is_pinned(&substituted.derivation);
+        let mut shares = Vec::new();
+        for text in &substituted.attestations {
+            let envelope = Envelope::parse(text.as_bytes())?;
+            let attested = Attestation::from_payload(envelope.payload())?;
+            let outputs = attested.realisation.outputs.into_values().collect();
+            shares.push(Share { envelope, derivation: *id, outputs, is_pinned });
+        }
+        return Ok(shares);
+    }
+    let Some(mut realisation) = store.realisation(id)? else { return Ok(Vec::new()) };
+    let Some(json) = store.derivation_json(id)? else { return Ok(Vec::new()) };
+    let derivation: Derivation = serde_json::from_str(&json)?;
+    keep_useful_layers(&mut realisation, store);
+    let context = context(&derivation);
+    let is_pinned = is_pinned(&derivation);
+    let attestation = Attestation { realisation, derivation, context };
+    let envelope = attestation.sign(key)?;
+    let outputs = attestation.realisation.outputs.into_values().collect();
+    Ok(vec![Share { envelope, derivation: *id, outputs, is_pinned }])
+}
+
+/// What an image uses is enough to make the store's own form from.
+fn keep_useful_layers(realisation: &mut Realisation, store: &Store) {
+    for output in realisation.outputs.values_mut() {
+        output.layers.retain(|layer| store.has_blob(&layer.digest));
+        if output.layers.iter().any(|layer| layer.compression != Compression::Store1) {
+            output.layers.retain(|layer| layer.compression != Compression::Store1);
+        }
+    }
+}
+
+fn is_pinned(derivation: &Derivation) -> bool {
+    PINNED_BUILDERS.contains(&derivation.builder.as_str())
+}
+
+fn context(derivation: &Derivation) -> BuildContext {
+    let sandbox = match derivation.sandbox {
+        Some(_) => SandboxMode::Namespaces,
+        None => SandboxMode::Unused,
+    };
+    let host = Platform::host().map(|host| host.as_str().to_owned());
+    let emulation = derivation.sandbox.is_some()
+        && derivation
+            .platform
+            .as_ref()
+            .is_some_and(|platform| host.as_ref().is_none_or(|host| !is_same(host, platform)));
+    BuildContext { sandbox, emulation }
+}
+
+/// Whether a derivation's platform is the host's: derivations name Debian's architecture.
+fn is_same(host: &str, platform: &str) -> bool {
+    let debian = Platform::new(host).map(|host| format!("linux/{}", host.debian_name()));
+    host == platform || debian.is_ok_and(|debian| debian == platform)
+}
+
+/// Whether image.toml named a cache: a project's cache is read only.
+fn is_of_project(origin: &Origin, image: &Image) -> bool {
+    matches!(origin, Origin::File { file, .. } if file == image.text.name())
+}

@@ -1,0 +1,416 @@
+//! What binary caches know, as this store uses it.
+//!
+//! A realisation of a substituter is remembered beside the store's own (table `substitutes`), so
+//! the tables of trees and derivations keep naming only what is there. Its blobs are fetched when
+//! bytes are needed, and become trees of the store once they were read to the end: digest, tree
+//! hash, `diff_id` and listing must all be what was said.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Seek as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::gc::with_causes;
+use super::verify::content::{encode_listing, examine_layer};
+use super::{BlobWriter, Store, StoreError, now};
+use crate::derivation::Derivation;
+use crate::digest::{BlobDigest, DerivationId};
+use crate::layer::Layer;
+use crate::path::StorePath;
+use crate::realisation::{ListingRef, Output, Realisation};
+use crate::substituter::{Substitute, Substituter, Wanted};
+
+/// Blobs that are fetched at once: small ones cost a round trip each.
+const FETCHES: usize = 8;
+
+/// The caches that a store asks, and what it learned of them in this process.
+#[derive(Default)]
+pub(super) struct Substitution {
+    substituter: Option<Arc<dyn Substituter>>,
+    learned: Mutex<Learned>,
+}
+
+#[derive(Default)]
+struct Learned {
+    /// Derivations that need not be asked for again: nobody knows them, or not for good.
+    asked: HashSet<DerivationId>,
+    /// Blobs that caches have.
+    remote: HashSet<BlobDigest>,
+    /// Derivations whose realisations were looked up or made.
+    used: BTreeSet<DerivationId>,
+}
+
+/// A realisation that a substituter gave, with what it was proved by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Substituted {
+    /// What the derivation gave.
+    pub realisation: Realisation,
+    /// The derivation.
+    pub derivation: Derivation,
+    /// The signed statements, each as JSON.
+    pub attestations: Vec<String>,
+}
+
+impl Substitution {
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Asks a substituter from now on for what the store lacks.
+    pub fn substitute_from(&mut self, substituter: Arc<dyn Substituter>) {
+        self.substitution.substituter = Some(substituter);
+    }
+
+    /// Asks for several derivations at once, so that looking each of them up costs no round trip.
+    pub fn prefetch(&self, wanted: &[Wanted]) -> Result<(), StoreError> {
+        let Some(substituter) = &self.substitution.substituter else { return Ok(()) };
+        let mut unknown = Vec::new();
+        for wanted in wanted {
+            let id = &wanted.derivation;
+            if self.local_realisation(id)?.is_some() || self.substituted(id)?.is_some() {
+                continue;
+            }
+            if self.substitution.learned().asked.insert(*id) {
+                unknown.push(wanted.clone());
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let found = substituter.find(&unknown);
+        for substitute in found {
+            let id = substitute.realisation.derivation;
+            let Some(wanted) = unknown.iter().find(|wanted| wanted.derivation == id) else {
+                continue;
+            };
+            if let Err(error) = self.accept(substitute, wanted) {
+                tracing::warn!("a substitute of {id} is not used: {}", with_causes(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that something stands on a realisation.
+    pub(super) fn note_used(&self, id: &DerivationId) {
+        self.substitution.learned().used.insert(*id);
+    }
+
+    /// The derivations whose realisations were looked up or made through this handle: what a build
+    /// stands on, for sharing it.
+    pub fn used_derivations(&self) -> Vec<DerivationId> {
+        self.substitution.learned().used.iter().copied().collect()
+    }
+
+    /// What a substituter gave for a derivation, and who signed it; `None` for what was built here.
+    pub fn substituted(&self, id: &DerivationId) -> Result<Option<Substituted>, StoreError> {
+        let row: Option<(String, String, String)> = self.database.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT realisation, json, attestations FROM substitutes WHERE derivation = ?1",
+                )?
+                .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()
+        })?;
+        let Some((realisation, derivation, attestations)) = row else { return Ok(None) };
+        let corrupt = |_| StoreError::Corrupt { what: format!("the substitute of {id}") };
+        Ok(Some(Substituted {
+            realisation: serde_json::from_str(&realisation).map_err(corrupt)?,
+            derivation: serde_json::from_str(&derivation).map_err(corrupt)?,
+            attestations: serde_json::from_str(&attestations).map_err(corrupt)?,
+        }))
+    }
+
+    /// The realisation of a derivation as caches know it, if its bytes are here or can be fetched.
+    pub(super) fn remote_realisation(
+        &self,
+        id: &DerivationId,
+    ) -> Result<Option<Realisation>, StoreError> {
+        if self.substitution.substituter.is_some() {
+            self.prefetch(&[Wanted::from(*id)])?;
+        }
+        let Some(Substituted { mut realisation, .. }) = self.substituted(id)? else {
+            return Ok(None);
+        };
+        let mut learned = Vec::new();
+        for output in realisation.outputs.values_mut() {
+            learned.extend(output.layers.iter().map(|layer| layer.digest));
+            learned.push(output.listing.digest);
+            // Forms that were made here meanwhile.
+            if let Some(local) = self.database.output(output.path.hash())? {
+                for layer in local.layers {
+                    if output.layer(layer.compression).is_none() {
+                        output.layers.push(layer);
+                    }
+                }
+            }
+        }
+        if self.substitution.substituter.is_some() {
+            self.substitution.learned().remote.extend(learned);
+            return Ok(Some(realisation));
+        }
+        Ok(realisation
+            .outputs
+            .values()
+            .all(|output| self.is_present(output))
+            .then_some(realisation))
+    }
+
+    /// Whether a tree's listing and one of its layers are here.
+    pub(super) fn is_present(&self, output: &Output) -> bool {
+        self.has_blob(&output.listing.digest)
+            && output.layers.iter().any(|layer| self.has_blob(&layer.digest))
+    }
+
+    /// Whether a cache has this blob, as far as was learned.
+    pub(super) fn is_remote(&self, digest: &BlobDigest) -> bool {
+        self.substitution.substituter.is_some()
+            && self.substitution.learned().remote.contains(digest)
+    }
+
+    /// Looks an answer over and remembers it.
+    fn accept(&self, substitute: Substitute, wanted: &Wanted) -> Result<(), StoreError> {
+        let Substitute { mut realisation, derivation, attestations, is_trusted } = substitute;
+        let id = derivation.id();
+        let mismatch = |what: &str, expected: &dyn ToString, actual: &dyn ToString| {
+            Err(StoreError::Mismatch {
+                what: what.to_owned(),
+                expected: expected.to_string(),
+                actual: actual.to_string(),
+            })
+        };
+        if id != wanted.derivation || realisation.derivation != id {
+            return mismatch("the substitute's derivation", &wanted.derivation, &id);
+        }
+        let declared: BTreeSet<&String> = derivation.outputs.iter().collect();
+        if declared != realisation.outputs.keys().collect() {
+            let outputs: Vec<&String> = realisation.outputs.keys().collect();
+            return mismatch("its outputs", &derivation.outputs.join(" "), &format!("{outputs:?}"));
+        }
+        for (name, tree) in &wanted.pinned {
+            let output = realisation.outputs.get(name).map(|output| *output.path.hash());
+            if output != Some(*tree) {
+                let actual = output.map_or_else(|| "nothing".to_owned(), |tree| tree.to_string());
+                return mismatch(&format!("its output {name}"), tree, &actual);
+            }
+        }
+        if !is_trusted {
+            if !realisation.outputs.keys().all(|name| wanted.pinned.contains_key(name)) {
+                return mismatch("its signatures", &"trusted ones", &"none");
+            }
+            // Nobody vouches for what is said beside the trees' hashes: only bytes prove them.
+            for output in realisation.outputs.values_mut() {
+                *output = self.fetch_tree(output, false)?;
+            }
+        }
+        let text = |value: Result<String, serde_json::Error>| {
+            value.map_err(|error| StoreError::Corrupt { what: error.to_string() })
+        };
+        let realisation = text(serde_json::to_string(&realisation))?;
+        let attestations = text(serde_json::to_string(&attestations))?;
+        self.database.write(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO substitutes VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    id.to_string(),
+                    realisation,
+                    derivation.to_json(),
+                    attestations,
+                    now()
+                ])
+                .map(drop)
+        })
+    }
+
+    /// Brings a blob here whose digest and size are known; `false` when no cache has it.
+    pub fn fetch_blob(&self, digest: &BlobDigest, size: u64) -> Result<bool, StoreError> {
+        if self.has_blob(digest) {
+            return Ok(true);
+        }
+        let fetched = self.fetch_checked(digest, size, |writer| writer.finish_as(digest))?;
+        Ok(fetched.is_some())
+    }
+
+    /// Asks one cache after another for a blob until `check` takes what came. What a cache sends
+    /// wrongly, or not at all, is told and no reason to fail: another one may have it.
+    fn fetch_checked<T>(
+        &self,
+        digest: &BlobDigest,
+        size: u64,
+        check: impl Fn(BlobWriter<'_>) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(substituter) = &self.substitution.substituter else { return Ok(None) };
+        for source in 0..substituter.sources() {
+            let mut writer = self.blob_writer()?;
+            let problem = match substituter.fetch(source, digest, size, &mut writer) {
+                Ok(false) => continue,
+                Ok(true) => match check(writer) {
+                    Ok(checked) => return Ok(Some(checked)),
+                    // A full disk is no fault of the cache.
+                    Err(error @ (StoreError::Io { .. } | StoreError::Database { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) => with_causes(&error),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    return Err(StoreError::io("fetch", self.blob_path(digest))(error));
+                }
+                Err(error) => with_causes(&error),
+            };
+            tracing::warn!("blob {digest} is not taken from a cache: {problem}");
+        }
+        Ok(None)
+    }
+
+    /// Brings blobs here, several at once; the first that cannot be had is an error.
+    pub fn fetch_blobs(
+        &self,
+        blobs: impl IntoIterator<Item = (BlobDigest, u64)>,
+    ) -> Result<(), StoreError> {
+        let blobs: BTreeMap<BlobDigest, u64> =
+            blobs.into_iter().filter(|(digest, _)| !self.has_blob(digest)).collect();
+        let blobs: Vec<(BlobDigest, u64)> = blobs.into_iter().collect();
+        at_once(&blobs, |(digest, size)| match self.fetch_blob(digest, *size)? {
+            true => Ok(()),
+            false => Err(self.lost(digest)),
+        })
+    }
+
+    /// Brings the bytes of trees here, several at once; what is here already costs nothing.
+    pub fn fetch_trees(&self, outputs: &[&Output]) -> Result<(), StoreError> {
+        let missing: Vec<&Output> = outputs
+            .iter()
+            .copied()
+            .filter(|output| !output.layers.iter().any(|layer| self.has_blob(&layer.digest)))
+            .filter(|output| output.layers.iter().any(|layer| self.is_remote(&layer.digest)))
+            .collect();
+        at_once(&missing, |output| self.fetch_tree(output, true).map(drop))
+    }
+
+    /// Brings the listings of trees here, several at once.
+    pub fn fetch_listings(&self, outputs: &[&Output]) -> Result<(), StoreError> {
+        let listings = outputs.iter().map(|output| (output.listing.digest, output.listing.size));
+        self.fetch_blobs(listings.filter(|(digest, _)| self.is_remote(digest)))
+    }
+
+    /// Fetches a tree's layer and reads it to the end; the output as its bytes prove it. With
+    /// `is_trusted` all that was said of it must be so, else only the tree's hash.
+    fn fetch_tree(&self, claimed: &Output, is_trusted: bool) -> Result<Output, StoreError> {
+        let tree = *claimed.path.hash();
+        let layer = claimed.layers.iter().min_by_key(|layer| layer.size);
+        let layer = layer.ok_or(StoreError::NoTree(tree))?;
+        let check = |writer: BlobWriter<'_>| self.take_tree(writer, claimed, layer, is_trusted);
+        match self.fetch_checked(&layer.digest, layer.size, check)? {
+            Some(output) => Ok(output),
+            None => Err(self.lost(&layer.digest)),
+        }
+    }
+
+    /// Reads a fetched layer to its end before it gets its name: a blob that is no such tree never
+    /// becomes visible.
+    fn take_tree(
+        &self,
+        writer: BlobWriter<'_>,
+        claimed: &Output,
+        layer: &Layer,
+        is_trusted: bool,
+    ) -> Result<Output, StoreError> {
+        let tree = *claimed.path.hash();
+        let mut file = writer.reopen()?;
+        file.rewind().map_err(StoreError::io("rewind", self.blob_path(&layer.digest)))?;
+        let examined = examine_layer(file, layer.compression)
+            .map_err(|source| StoreError::Read { tree, source })?;
+        let (bytes, listing) = encode_listing(&examined.listing)?;
+        let what = |what: &str| format!("the {what} of {} from a cache", claimed.path);
+        let check = |part: &str, expected: &dyn ToString, actual: &dyn ToString| {
+            let (expected, actual) = (expected.to_string(), actual.to_string());
+            match expected == actual {
+                true => Ok(()),
+                false => Err(StoreError::Mismatch { what: what(part), expected, actual }),
+            }
+        };
+        check("tree", &tree, &examined.hash)?;
+        if is_trusted {
+            check("diff_id", &claimed.diff_id, &examined.diff_id)?;
+            check("size", &claimed.size, &examined.size)?;
+            check("listing", &claimed.listing.digest, &listing.digest)?;
+        }
+        let size = writer.finish_as(&layer.digest)?;
+        self.add_blob(&bytes)?;
+        let output = Output {
+            path: StorePath::new(tree, claimed.path.name()),
+            diff_id: examined.diff_id,
+            size: examined.size,
+            layers: vec![Layer { size, diff_id: examined.diff_id, ..layer.clone() }],
+            listing: ListingRef { digest: listing.digest, size: bytes.len() as u64 },
+            references: if is_trusted { claimed.references.clone() } else { Vec::new() },
+        };
+        self.database.put_output(&output, now())?;
+        Ok(output)
+    }
+
+    /// Fetches a tree whose layers are not here, if caches have it.
+    pub(super) fn fetch_missing(&self, output: &Output) -> Result<Option<Layer>, StoreError> {
+        if !output.layers.iter().any(|layer| self.is_remote(&layer.digest)) {
+            return Ok(None);
+        }
+        Ok(self.fetch_tree(output, true)?.layers.pop())
+    }
+
+    /// Forgets every substitute that names a blob which no cache has any more, so that the next
+    /// attempt builds what needed it.
+    fn lost(&self, digest: &BlobDigest) -> StoreError {
+        let text = digest.to_string();
+        let forgotten: Result<Vec<String>, StoreError> = self.database.write(|connection| {
+            let condition = "instr(realisation, ?1) > 0";
+            let sql = format!("SELECT derivation FROM substitutes WHERE {condition}");
+            let ids = connection
+                .prepare(&sql)?
+                .query_map([&text], |row| row.get(0))?
+                .collect::<Result<Vec<String>, _>>()?;
+            connection.execute(&format!("DELETE FROM substitutes WHERE {condition}"), [&text])?;
+            Ok(ids)
+        });
+        match forgotten {
+            Err(error) => error,
+            Ok(ids) => {
+                let mut learned = self.substitution.learned();
+                learned.remote.remove(digest);
+                learned.asked.extend(ids.iter().filter_map(|id| id.parse::<DerivationId>().ok()));
+                StoreError::Lost { digest: *digest }
+            }
+        }
+    }
+}
+
+/// Does work on several threads: it waits for the network and not for processors.
+fn at_once<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failure = Mutex::new(None);
+    let is_failed = || failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    std::thread::scope(|scope| {
+        for _ in 0..FETCHES.min(items.len()) {
+            scope.spawn(|| {
+                while !is_failed() {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    if let Err(error) = work(item) {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
