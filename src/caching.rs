@@ -91,11 +91,6 @@ impl Caching {
         }
     }
 
-    /// Whether what is built will be shared.
-    pub const fn is_sharing(&self) -> bool {
-        self.key.is_some() && !self.own.is_empty()
-    }
-
     /// The caches as repositories, in the order in which they are asked.
     pub fn repositories(&self) -> Vec<Arc<dyn Repository>> {
         self.caches.iter().flat_map(|caches| caches.repositories().cloned()).collect()

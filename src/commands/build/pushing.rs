@@ -100,10 +100,13 @@ impl Pushing {
                 Location::Folder(_) => None,
             };
             let mounts = |digest: &BlobDigest| match place {
-                Some(host) => whereabouts(store, host, digest),
+                Some(host) => {
+                    let mut known = whereabouts(store, host, digest);
+                    known.extend(caching.mounts(&target.location));
+                    known
+                }
                 None => Vec::new(),
             };
-            let mounts = mounts.into_iter().chain(caching.mounts(&target.location)).collect();
             let mut image = image(set, store, &mounts);
             stream_from_caches(&mut image, store, caching).await?;
             let repository = self.registries.open(&target.location);
