@@ -283,14 +283,14 @@ impl Work<'_> {
     fn share(&self) -> Result<CacheReport, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                report = self.caching.share(&self.store, &self.wiring.display) => Ok(report),
+                report = self.caching.share(self.store, &self.wiring.display) => Ok(report),
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
     }
 
     fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
-        let (store, caching) = (&self.store, &self.caching);
+        let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
                 pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
