@@ -24,7 +24,6 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
-use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
 use drystone_store::store::{Root, Store, root_name};
@@ -43,6 +42,7 @@ use crate::wiring::{
 };
 use outputs::Targets;
 use pushing::Pushing;
+use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
 const LOSSES: u32 = 10;
@@ -201,6 +201,15 @@ struct Work<'a> {
     locking: Locking<'a>,
 }
 
+/// An image that is where it is wanted.
+struct Done {
+    built: Built,
+    lock: Lock,
+    /// Whether the build added something to the lock's file.
+    recorded: bool,
+    written: Vec<outputs::Written>,
+}
+
 impl Work<'_> {
     fn run(
         &self,
@@ -214,32 +223,15 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let (built, lock) = self.build_again(arguments, targets, &lock)?;
-        interrupt::check().map_err(Failure::of)?;
-        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        let Done { built, lock, recorded, written } =
+            self.until_nothing_is_lost(|| self.attempt(arguments, targets, pushing, &lock))?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
-        self.keep(&built, targets.archive.as_deref())?;
-        if targets.need_layers() {
-            let layers = built.set.layers();
-            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
-        }
-        let output = output::Output {
-            set: &built.set,
-            name: &targets.name,
-            blob_path: &|digest| self.store.blob_path(digest),
-        };
-        let mut written = targets.write(&output, &self.wiring.display)?;
-        if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built)?);
-        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out"));
         }
-        let cached = self.share()?;
-        let traffic = pushing.counts();
-        let answer =
-            self.answer(targets, &built, &written, &traffic, &cached, lock_changed, warnings);
+        let exchanged = Exchanged { cached: self.share()?, traffic: pushing.counts() };
+        let answer = self.answer(targets, &built, &written, &exchanged, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -257,8 +249,7 @@ impl Work<'_> {
         targets: &Targets,
         built: &Built,
         written: &[outputs::Written],
-        traffic: &Counts,
-        cached: &CacheReport,
+        exchanged: &Exchanged,
         lock_changed: bool,
         warnings: Vec<String>,
     ) -> Answer {
@@ -267,8 +258,7 @@ impl Work<'_> {
         let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
             reference: &named,
-            traffic,
-            cached,
+            exchanged,
             name: &targets.name,
             image: self.image,
             built,
@@ -320,22 +310,47 @@ impl Work<'_> {
 
     /// Builds, and again where caches turned out to have lost what they said they had: then it is
     /// built here.
-    fn build_again(
+    fn until_nothing_is_lost<T>(
         &self,
-        arguments: &BuildArguments,
-        targets: &Targets,
-        lock: &Lock,
-    ) -> Result<(Built, Lock), Failure> {
+        attempt: impl Fn() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         for _ in 0..LOSSES {
-            match self.build(arguments, targets, lock.clone()) {
+            match attempt() {
                 Err(failure) if failure.is_lost() => {
-                    let text = "what a cache has lost is built here".to_owned();
-                    self.wiring.display.warn(&text);
+                    self.wiring.display.warn("what a cache has lost is built here");
                 }
                 done => return done,
             }
         }
-        self.build(arguments, targets, lock.clone())
+        attempt()
+    }
+
+    /// Builds the image and brings it to where it is wanted.
+    fn attempt(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        pushing: &Pushing,
+        lock: &Lock,
+    ) -> Result<Done, Failure> {
+        let (built, lock) = self.build(arguments, targets, lock.clone())?;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        self.keep(&built, targets.archive.as_deref())?;
+        if targets.need_layers() {
+            let layers = built.set.layers();
+            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
+        }
+        let output = output::Output {
+            set: &built.set,
+            name: &targets.name,
+            blob_path: &|digest| self.store.blob_path(digest),
+        };
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built)?);
+        }
+        Ok(Done { built, lock, recorded, written })
     }
 
     /// Builds the recipes, closes the lock over what they need when they run, and builds the image.

@@ -14,7 +14,7 @@ use drystone_cache::registry::{self, Registries};
 use drystone_cache::repository::{Repository, Source, Stored, Upload};
 use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
-use drystone_store::store::{Store, StoreError};
+use drystone_store::store::Store;
 use serde::Serialize;
 
 use super::outputs::Written;
@@ -235,7 +235,8 @@ async fn stream_from_caches(
         }
         match from {
             Some(cache) => piece.upload.source = Source::Repository(cache),
-            None => return Err(Failure::of(StoreError::Lost { digest })),
+            // Forgets what relied on it.
+            None => store.fetch_blobs([(digest, size)])?,
         }
     }
     Ok(())
