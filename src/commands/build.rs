@@ -39,7 +39,7 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
-use pushing::Pushing;
+use pushing::{LayerSources, Pushing};
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
 const LOSSES: u32 = 10;
@@ -180,15 +180,12 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let built = self.build_again(&lock)?;
+        let mut warnings = warnings;
+        let (built, sources) = self.build_whole(&lock, targets, pushing, &mut warnings)?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
         self.keep(&built, targets.archive.as_deref())?;
-        if targets.need_layers() {
-            let layers = built.set.layers();
-            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
-        }
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
@@ -196,7 +193,7 @@ impl Work<'_> {
         };
         let mut written = targets.write(&output, &self.wiring.display)?;
         if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built)?);
+            written.extend(self.push(pushing, &built, &sources)?);
         }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
@@ -255,11 +252,16 @@ impl Work<'_> {
         })
     }
 
-    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+    fn push(
+        &self,
+        pushing: &Pushing,
+        built: &Built,
+        sources: &LayerSources,
+    ) -> Result<Vec<outputs::Written>, Failure> {
         let (store, caching) = (&self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
+                pushed = pushing.run(&built.set, store, caching, sources, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -285,18 +287,54 @@ impl Work<'_> {
     }
 
     /// Builds, and again where caches turned out to have lost what they said they had: then it is
-    /// built here.
-    fn build_again(&self, lock: &Lock) -> Result<Built, Failure> {
-        for _ in 0..LOSSES {
-            match self.build(lock) {
-                Err(failure) if failure.is_lost() => {
+    /// built here. Before anything is written every layer is here, or known to be in a cache.
+    fn build_whole(
+        &self,
+        lock: &Lock,
+        targets: &Targets,
+        pushing: &Pushing,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Built, LayerSources), Failure> {
+        let mut losses = 0;
+        loop {
+            let done = self.build(lock).and_then(|built| {
+                let sources = self.gather(&built, targets, pushing)?;
+                Ok((built, sources))
+            });
+            match done {
+                Err(failure) if failure.is_lost() && losses < LOSSES => {
+                    losses += 1;
                     let text = "what a cache has lost is built here".to_owned();
                     self.wiring.display.warn(&text);
+                    if !warnings.contains(&text) {
+                        warnings.push(text);
+                    }
                 }
                 done => return done,
             }
         }
-        self.build(lock)
+    }
+
+    /// Brings the layers here that outputs on this host need, and finds those of the others.
+    fn gather(
+        &self,
+        built: &Built,
+        targets: &Targets,
+        pushing: &Pushing,
+    ) -> Result<LayerSources, Failure> {
+        if targets.need_layers() {
+            let layers = built.set.layers();
+            self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
+        }
+        if !pushing.is_wanted() {
+            return Ok(LayerSources::new());
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                sources = pushing::sources(&built.set, &self.store, &self.caching) => sources,
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
     }
 
     fn build(&self, lock: &Lock) -> Result<Built, Failure> {

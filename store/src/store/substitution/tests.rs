@@ -230,7 +230,7 @@ fn wrong_bytes(number: usize) {
     let layer = sample.outputs[0].layers[0].digest;
     let listing = sample.outputs[0].listing.digest;
     let other = sample.cache.store.read_blob(&sample.outputs[1].layers[0].digest).unwrap().unwrap();
-    let bytes = [other, Vec::new(), b"no layer at all".to_vec()].swap_remove(number);
+    let bytes = vec![other, Vec::new(), b"no layer at all".to_vec()].swap_remove(number);
     let mut state = sample.state();
     state.replaced.insert(layer, bytes.clone());
     state.replaced.insert(listing, bytes);
