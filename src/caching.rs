@@ -134,7 +134,7 @@ impl Caching {
             shared.failed.extend(unsigned.iter().cloned());
             if let Some(first) = shared.failed.first() {
                 let count = shared.failed.len();
-                display.warn(&format!("{count} realisations are not in {cache}: {first}"));
+                display.warn(format!("{count} realisations are not in {cache}: {first}"));
             }
             report.shared.push(SharedTo { cache, shared });
         }

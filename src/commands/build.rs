@@ -43,6 +43,8 @@ use pushing::{LayerSources, Pushing};
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
 const LOSSES: u32 = 10;
+/// What is said then.
+const LOSS: &str = "what a cache has lost is built here";
 
 /// The quick way: `Some` when the same build was asked for before and nothing changed since.
 ///
@@ -167,6 +169,15 @@ struct Work<'a> {
     locking: Locking<'a>,
 }
 
+/// What a build did beside building.
+struct Outcome {
+    written: Vec<outputs::Written>,
+    traffic: Counts,
+    cached: CacheReport,
+    lock_changed: bool,
+    warnings: Vec<String>,
+}
+
 impl Work<'_> {
     fn run(
         &self,
@@ -201,8 +212,8 @@ impl Work<'_> {
         }
         let cached = self.share()?;
         let traffic = pushing.counts();
-        let answer =
-            self.answer(targets, &built, &written, &traffic, &cached, lock_changed, warnings);
+        let outcome = Outcome { written, traffic, cached, lock_changed, warnings };
+        let answer = self.answer(targets, &built, outcome);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -215,31 +226,25 @@ impl Work<'_> {
         say(arguments, &reference, &report)
     }
 
-    fn answer(
-        &self,
-        targets: &Targets,
-        built: &Built,
-        written: &[outputs::Written],
-        traffic: &Counts,
-        cached: &CacheReport,
-        lock_changed: bool,
-        warnings: Vec<String>,
-    ) -> Answer {
+    fn answer(&self, targets: &Targets, built: &Built, outcome: Outcome) -> Answer {
+        let Outcome { written, traffic, cached, lock_changed, warnings } = outcome;
         let named = format!("{}@{}", targets.name, built.set.digest());
         let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
         let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
             reference: &named,
-            traffic,
-            cached,
+            traffic: &traffic,
+            cached: &cached,
             name: &targets.name,
             image: self.image,
             built,
-            written,
+            written: &written,
             lock_changed,
             warnings: &warnings,
         };
         let report = answer::versioned(&report.to_json());
+        // What happened once is no news when nothing has changed.
+        let warnings = warnings.into_iter().filter(|text| text != LOSS).collect();
         Answer { reference, report, warnings }
     }
 
@@ -304,10 +309,9 @@ impl Work<'_> {
             match done {
                 Err(failure) if failure.is_lost() && losses < LOSSES => {
                     losses += 1;
-                    let text = "what a cache has lost is built here".to_owned();
-                    self.wiring.display.warn(&text);
-                    if !warnings.contains(&text) {
-                        warnings.push(text);
+                    if losses == 1 {
+                        self.wiring.display.warn(LOSS);
+                        warnings.push(LOSS.to_owned());
                     }
                 }
                 done => return done,
