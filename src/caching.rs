@@ -129,8 +129,8 @@ impl Caching {
                 display,
                 drystone_builder::progress::Event::Phase { name: "share".to_owned(), text },
             );
-            let id = key.public().id();
-            let mut shared = share(to, &shares, &part, &others, &self.subjects, id).await;
+            let writer = key.public();
+            let mut shared = share(to, &shares, &part, &others, &self.subjects, &writer).await;
             shared.failed.extend(unsigned.iter().cloned());
             if let Some(first) = shared.failed.first() {
                 let count = shared.failed.len();
@@ -156,7 +156,8 @@ fn to_share(
             let envelope = Envelope::parse(text.as_bytes())?;
             let attested = Attestation::from_payload(envelope.payload())?;
             let outputs = attested.realisation.outputs.into_values().collect();
-            shares.push(Share { envelope, derivation: *id, outputs, is_pinned });
+            let is_lost = store.is_lost(id);
+            shares.push(Share { envelope, derivation: *id, outputs, is_pinned, is_lost });
         }
         return Ok(shares);
     }
@@ -169,7 +170,8 @@ fn to_share(
     let attestation = Attestation { realisation, derivation, context };
     let envelope = attestation.sign(key)?;
     let outputs = attestation.realisation.outputs.into_values().collect();
-    Ok(vec![Share { envelope, derivation: *id, outputs, is_pinned }])
+    let is_lost = store.is_lost(id);
+    Ok(vec![Share { envelope, derivation: *id, outputs, is_pinned, is_lost }])
 }
 
 /// What an image uses is enough to make the store's own form from.

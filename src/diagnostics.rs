@@ -105,7 +105,12 @@ impl Failure {
             if matches!(error.downcast_ref(), Some(StoreError::Lost { .. })) {
                 return true;
             }
-            next = error.source();
+            // An I/O error shows what it wraps as itself, and not as its source.
+            let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            next = match wrapped {
+                Some(wrapped) => Some(wrapped),
+                None => error.source(),
+            };
         }
         false
     }

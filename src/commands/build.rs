@@ -41,11 +41,13 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
-use pushing::Pushing;
+use pushing::{LayerSources, Pushing};
 use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
 const LOSSES: u32 = 10;
+/// What is said then.
+const LOSS: &str = "what a cache has lost is built here";
 
 /// The quick way: `Some` when the same build was asked for before and nothing changed since.
 ///
@@ -201,13 +203,20 @@ struct Work<'a> {
     locking: Locking<'a>,
 }
 
-/// An image that is where it is wanted.
-struct Done {
+/// An image whose layers are all here, or known to be in a cache.
+struct Whole {
     built: Built,
+    /// The lock, closed over what recipes need when they run.
     lock: Lock,
-    /// Whether the build added something to the lock's file.
-    recorded: bool,
+    sources: LayerSources,
+}
+
+/// What a build did beside building.
+struct Outcome {
     written: Vec<outputs::Written>,
+    exchanged: Exchanged,
+    lock_changed: bool,
+    warnings: Vec<String>,
 }
 
 impl Work<'_> {
@@ -223,15 +232,29 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let Done { built, lock, recorded, written } =
-            self.until_nothing_is_lost(|| self.attempt(arguments, targets, pushing, &lock))?;
+        let mut warnings = warnings;
+        let whole = self.build_whole(arguments, targets, pushing, &lock, &mut warnings)?;
+        let Whole { built, lock, sources } = whole;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
+        self.keep(&built, targets.archive.as_deref())?;
+        let output = output::Output {
+            set: &built.set,
+            name: &targets.name,
+            blob_path: &|digest| self.store.blob_path(digest),
+        };
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built, &sources)?);
+        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out"));
         }
         let exchanged = Exchanged { cached: self.share()?, traffic: pushing.counts() };
-        let answer = self.answer(targets, &built, &written, &exchanged, lock_changed, warnings);
+        let outcome = Outcome { written, exchanged, lock_changed, warnings };
+        let answer = self.answer(targets, &built, outcome);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -244,29 +267,24 @@ impl Work<'_> {
         say(arguments, &reference, &report)
     }
 
-    fn answer(
-        &self,
-        targets: &Targets,
-        built: &Built,
-        written: &[outputs::Written],
-        exchanged: &Exchanged,
-        lock_changed: bool,
-        warnings: Vec<String>,
-    ) -> Answer {
+    fn answer(&self, targets: &Targets, built: &Built, outcome: Outcome) -> Answer {
+        let Outcome { written, exchanged, lock_changed, warnings } = outcome;
         let named = format!("{}@{}", targets.name, built.set.digest());
         let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
         let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
             reference: &named,
-            exchanged,
+            exchanged: &exchanged,
             name: &targets.name,
             image: self.image,
             built,
-            written,
+            written: &written,
             lock_changed,
             warnings: &warnings,
         };
         let report = answer::versioned(&report.to_json());
+        // What happened once is no news when nothing has changed.
+        let warnings = warnings.into_iter().filter(|text| text != LOSS).collect();
         Answer { reference, report, warnings }
     }
 
@@ -279,11 +297,16 @@ impl Work<'_> {
         })
     }
 
-    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+    fn push(
+        &self,
+        pushing: &Pushing,
+        built: &Built,
+        sources: &LayerSources,
+    ) -> Result<Vec<outputs::Written>, Failure> {
         let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
+                pushed = pushing.run(&built.set, store, caching, sources, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -309,48 +332,54 @@ impl Work<'_> {
     }
 
     /// Builds, and again where caches turned out to have lost what they said they had: then it is
-    /// built here.
-    fn until_nothing_is_lost<T>(
-        &self,
-        attempt: impl Fn() -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        for _ in 0..LOSSES {
-            match attempt() {
-                Err(failure) if failure.is_lost() => {
-                    self.wiring.display.warn("what a cache has lost is built here");
-                }
-                done => return done,
-            }
-        }
-        attempt()
-    }
-
-    /// Builds the image and brings it to where it is wanted.
-    fn attempt(
+    /// built here. Before anything is written every layer is here, or known to be in a cache.
+    fn build_whole(
         &self,
         arguments: &BuildArguments,
         targets: &Targets,
         pushing: &Pushing,
         lock: &Lock,
-    ) -> Result<Done, Failure> {
-        let (built, lock) = self.build(arguments, targets, lock.clone())?;
-        interrupt::check().map_err(Failure::of)?;
-        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
-        self.keep(&built, targets.archive.as_deref())?;
+        warnings: &mut Vec<String>,
+    ) -> Result<Whole, Failure> {
+        let mut losses = 0;
+        loop {
+            let done = self.build(arguments, targets, lock.clone()).and_then(|(built, lock)| {
+                let sources = self.gather(&built, targets, pushing)?;
+                Ok(Whole { built, lock, sources })
+            });
+            match done {
+                Err(failure) if failure.is_lost() && losses < LOSSES => {
+                    losses += 1;
+                    if losses == 1 {
+                        self.wiring.display.warn(LOSS);
+                        warnings.push(LOSS.to_owned());
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Brings the layers here that outputs on this host need, and finds those of the others.
+    fn gather(
+        &self,
+        built: &Built,
+        targets: &Targets,
+        pushing: &Pushing,
+    ) -> Result<LayerSources, Failure> {
         if targets.need_layers() {
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
-        let output = output::Output {
-            set: &built.set,
-            name: &targets.name,
-            blob_path: &|digest| self.store.blob_path(digest),
-        };
-        let mut written = targets.write(&output, &self.wiring.display)?;
-        if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built)?);
+        if !pushing.is_wanted() {
+            return Ok(LayerSources::new());
         }
-        Ok(Done { built, lock, recorded, written })
+        self.runtime.block_on(async {
+            tokio::select! {
+                sources = pushing::sources(&built.set, self.store, &self.caching) => sources,
+                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
+            }
+        })
     }
 
     /// Builds the recipes, closes the lock over what they need when they run, and builds the image.

@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, LISTING_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact,
-    empty_config, layers_of, realisation_tag,
+    empty_config, layer_of_type, layers_of, realisation_tag,
 };
+use crate::attestation::claimed_derivation;
 use crate::bundle::{self, Bundle};
 use crate::descriptor::Descriptor;
-use crate::dsse::Envelope;
+use crate::dsse::{Envelope, MAX_ENVELOPE};
 use crate::error::RegistryError;
-use crate::key::KeyId;
+use crate::key::PublicKey;
 use crate::reference::{Tag, Target};
 use crate::repository::{Repository, Stored, Upload};
 
@@ -36,6 +37,8 @@ pub struct Share {
     pub outputs: Vec<Output>,
     /// Whether it is found without keys too: its trees are what locks pin.
     pub is_pinned: bool,
+    /// Whether a cache was found to have lost parts of it: then what is there is not relied on.
+    pub is_lost: bool,
 }
 
 /// What sharing did.
@@ -59,14 +62,14 @@ pub type Part<'a> = dyn Fn(&BlobDigest) -> Option<PathBuf> + Send + Sync + 'a;
 /// Writes realisations, and the bundle of each subject with all their attestations.
 ///
 /// `others` are asked for blobs that `part` does not know: these stream through. A realisation that
-/// fails is counted and does not keep the others; `key` names the bundle's writer.
+/// fails is counted and does not keep the others; `key` is the bundle's writer.
 pub async fn share(
     to: &Arc<dyn Repository>,
     shares: &[Share],
     part: &Part<'_>,
     others: &[Arc<dyn Repository>],
     subjects: &[Subject],
-    key: KeyId,
+    key: &PublicKey,
 ) -> Shared {
     let (_, config) = empty_config();
     let mut shared = Shared::default();
@@ -76,7 +79,10 @@ pub async fn share(
     }
     let one = |share: &Share| {
         let share = share.clone();
-        async move { (share.derivation, share_one(to, &share, part, others).await) }
+        async move {
+            let done = share_one(to, &share, part, others, key).await;
+            (share, done)
+        }
     };
     let results: Vec<_> = futures_util::stream::iter(shares.iter().map(one))
         .buffer_unordered(AT_ONCE)
@@ -84,24 +90,30 @@ pub async fn share(
         .await;
     let mut bundled = Bundle::default();
     let mut failed = BTreeMap::new();
-    for (derivation, result) in results {
+    for (share, result) in results {
         match result {
-            Ok(None) => shared.existed += 1,
-            Ok(Some((blobs, bytes))) => {
+            Ok(Done::Existed) => shared.existed += 1,
+            Ok(Done::Other) => {
+                shared.existed += 1;
+                // Its layers may not be there, so the bundle must not promise them.
+                continue;
+            }
+            Ok(Done::Written { blobs, bytes }) => {
                 shared.written += 1;
                 shared.blobs += blobs;
                 shared.bytes += bytes;
             }
-            Err(error) => drop(failed.insert(derivation, super::with_causes(&error))),
+            Err(error) => {
+                failed.insert(share.derivation, super::with_causes(&error));
+                continue;
+            }
         }
-    }
-    for share in shares.iter().filter(|share| !failed.contains_key(&share.derivation)) {
         // Without room in the bundle it is still found alone.
-        let _ = bundled.insert(share.envelope.clone());
+        let _ = bundled.insert(share.envelope);
     }
     shared.failed.extend(failed.into_iter().map(|(id, why)| format!("{id}: {why}")));
     for subject in subjects {
-        if let Err(error) = put_bundle(to, &bundled, subject.tag(key)).await {
+        if let Err(error) = put_bundle(to, &bundled, subject.tag(key.id())).await {
             shared.failed.push(format!("the bundle: {}", super::with_causes(&error)));
         }
     }
@@ -124,13 +136,24 @@ async fn put_bundle(
     to.put_manifest(&manifest, &[tag]).await
 }
 
-/// Shares one realisation; `None` when it is there with all its layers.
+/// What sharing one realisation did.
+enum Done {
+    /// It is there with all its layers.
+    Existed,
+    /// Its writer says it there with other layers.
+    Other,
+    /// It was written, and so many blobs and bytes were sent.
+    Written { blobs: u64, bytes: u64 },
+}
+
+/// Shares one realisation.
 async fn share_one(
     to: &Arc<dyn Repository>,
     share: &Share,
     part: &Part<'_>,
     others: &[Arc<dyn Repository>],
-) -> Result<Option<(u64, u64)>, RegistryError> {
+    key: &PublicKey,
+) -> Result<Done, RegistryError> {
     let keys = share.envelope.signatures().iter().map(|signature| Some(signature.key));
     let keyless = share.is_pinned.then_some(None);
     let tags: Vec<Tag> =
@@ -146,16 +169,26 @@ async fn share_one(
         }
     }
     let mut missing = Vec::new();
+    let mut has_others = false;
     for tag in tags {
-        let there = to.manifest(&Target::Tag(tag.clone())).await?;
+        let there = match share.is_lost {
+            true => None,
+            false => to.manifest(&Target::Tag(tag.clone())).await?,
+        };
         let there = there.and_then(|manifest| layers_of(&manifest, REALISATION_TYPE));
         // A valid tag is rewritten only to add a compression.
-        if there.is_none_or(|there| there.len() < layers.len()) {
-            missing.push(tag);
+        match there {
+            Some(there) if there == layers => {}
+            Some(there)
+                if there.len() >= layers.len() && is_valid(to, &there, share, key).await? =>
+            {
+                has_others |= !layers[1..].iter().all(|layer| there.contains(layer));
+            }
+            _ => missing.push(tag),
         }
     }
     if missing.is_empty() {
-        return Ok(None);
+        return Ok(if has_others { Done::Other } else { Done::Existed });
     }
     let mut uploads = vec![Upload::bytes(envelope)];
     for layer in &layers[1..] {
@@ -174,7 +207,31 @@ async fn share_one(
         .try_collect()
         .await?;
     to.put_manifest(&artifact(REALISATION_TYPE, &layers), &missing).await?;
-    Ok(Some(sent.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))))
+    let (blobs, bytes) = sent.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    Ok(Done::Written { blobs, bytes })
+}
+
+/// Whether an artifact under a realisation's tag is about that realisation, and signed if it should
+/// be by `key`. What others signed is for those to judge who know their keys.
+async fn is_valid(
+    to: &Arc<dyn Repository>,
+    layers: &[Descriptor],
+    share: &Share,
+    key: &PublicKey,
+) -> Result<bool, RegistryError> {
+    let most = MAX_ENVELOPE as u64;
+    let Some((digest, size)) = layer_of_type(layers, ENVELOPE_MEDIA_TYPE, most) else {
+        return Ok(false);
+    };
+    // What cannot be read is worth as little as what is not there.
+    let Ok(Some(bytes)) = to.blob_bytes(&digest, size).await else { return Ok(false) };
+    let Ok(envelope) = Envelope::parse(&bytes) else { return Ok(false) };
+    if claimed_derivation(&envelope) != Some(share.derivation) {
+        return Ok(false);
+    }
+    let message = envelope.signed_bytes();
+    let mut own = envelope.signatures().iter().filter(|signature| signature.key == key.id());
+    Ok(own.all(|signature| key.verifies(&message, &signature.bytes)))
 }
 
 /// A blob from wherever it is.

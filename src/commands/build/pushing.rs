@@ -1,6 +1,6 @@
 //! Pushing what was built.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +26,9 @@ use crate::quantity::Bytes as Quantity;
 use crate::wiring::environment;
 
 const PHASE: &str = "push";
+
+/// The caches that layers are taken from which the store lacks.
+pub type LayerSources = BTreeMap<BlobDigest, Arc<dyn Repository>>;
 
 /// Where the image is pushed to.
 pub struct Pushing {
@@ -91,6 +94,7 @@ impl Pushing {
         set: &ImageSet,
         store: &Store,
         caching: &Caching,
+        sources: &LayerSources,
         display: &Display,
     ) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();
@@ -108,7 +112,12 @@ impl Pushing {
                 None => Vec::new(),
             };
             let mut image = image(set, store, &mounts);
-            stream_from_caches(&mut image, store, caching).await?;
+            // Blobs that the store lacks go from a cache to the target without touching the disk.
+            for piece in &mut image.blobs {
+                if let Some(cache) = sources.get(&piece.upload.digest) {
+                    piece.upload.source = Source::Repository(Arc::clone(cache));
+                }
+            }
             let repository = self.registries.open(&target.location);
             written.push(self.push_one(&image, target, &repository, display).await?);
             if let Location::Registry { host, name } = &target.location {
@@ -214,32 +223,35 @@ fn moved(arrived: &[Arrived]) -> Moved {
     moved
 }
 
-/// Blobs that the store lacks go from a cache to the target without touching the disk.
-async fn stream_from_caches(
-    image: &mut Image,
+/// The caches that hold the layers which the store lacks.
+///
+/// One that no cache has any more is lost: what made it is forgotten, and the next attempt builds
+/// it. So that is seen before anything is pushed.
+pub async fn sources(
+    set: &ImageSet,
     store: &Store,
     caching: &Caching,
-) -> Result<(), Failure> {
+) -> Result<LayerSources, Failure> {
     let caches = caching.repositories();
-    for piece in &mut image.blobs {
-        let Upload { digest, size, .. } = piece.upload;
-        if !matches!(piece.upload.source, Source::File(_)) || store.has_blob(&digest) {
-            continue;
-        }
-        let mut from = None;
+    let mut sources = LayerSources::new();
+    for layer in set.layers().iter().filter(|layer| !store.has_blob(&layer.digest)) {
         for cache in &caches {
-            if cache.blob_size(&digest).await.map_err(Failure::of)? == Some(size) {
-                from = Some(Arc::clone(cache));
-                break;
+            match cache.blob_size(&layer.digest).await {
+                Ok(Some(size)) if size == layer.size => {
+                    sources.insert(layer.digest, Arc::clone(cache));
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!("blob {} is not taken from a cache: {error}", layer.digest);
+                }
             }
         }
-        match from {
-            Some(cache) => piece.upload.source = Source::Repository(cache),
-            // Forgets what relied on it.
-            None => store.fetch_blobs([(digest, size)])?,
+        if !sources.contains_key(&layer.digest) {
+            return Err(Failure::of(store.lost(&layer.digest)));
         }
     }
-    Ok(())
+    Ok(sources)
 }
 
 /// The image as it is pushed: layers from the store's files, documents from memory.

@@ -42,6 +42,8 @@ struct Learned {
     remote: HashSet<BlobDigest>,
     /// Derivations whose realisations were looked up or made.
     used: BTreeSet<DerivationId>,
+    /// Derivations of whose realisations caches had lost something.
+    lost: BTreeSet<DerivationId>,
 }
 
 /// A realisation that a substituter gave, with what it was proved by.
@@ -105,6 +107,11 @@ impl Store {
     /// stands on, for sharing it.
     pub fn used_derivations(&self) -> Vec<DerivationId> {
         self.substitution.learned().used.iter().copied().collect()
+    }
+
+    /// Whether caches were found, through this handle, to have lost parts of a realisation.
+    pub fn is_lost(&self, id: &DerivationId) -> bool {
+        self.substitution.learned().lost.contains(id)
     }
 
     /// What a substituter gave for a derivation, and who signed it; `None` for what was built here.
@@ -364,7 +371,7 @@ impl Store {
 
     /// Forgets every substitute that names a blob which no cache has any more, so that the next
     /// attempt builds what needed it.
-    fn lost(&self, digest: &BlobDigest) -> StoreError {
+    pub fn lost(&self, digest: &BlobDigest) -> StoreError {
         let text = digest.to_string();
         let forgotten: Result<Vec<String>, StoreError> = self.database.write(|connection| {
             let condition = "instr(realisation, ?1) > 0";
@@ -381,7 +388,11 @@ impl Store {
             Ok(ids) => {
                 let mut learned = self.substitution.learned();
                 learned.remote.remove(digest);
-                learned.asked.extend(ids.iter().filter_map(|id| id.parse::<DerivationId>().ok()));
+                let ids = ids.iter().filter_map(|id| id.parse::<DerivationId>().ok());
+                for id in ids {
+                    learned.asked.insert(id);
+                    learned.lost.insert(id);
+                }
                 StoreError::Lost { digest: *digest }
             }
         }
