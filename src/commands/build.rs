@@ -249,6 +249,9 @@ impl Work<'_> {
     }
 
     fn share(&self) -> Result<CacheReport, Failure> {
+        if self.locking.offline {
+            return Ok(CacheReport::default());
+        }
         self.runtime.block_on(async {
             tokio::select! {
                 report = self.caching.share(&self.store, &self.wiring.display) => Ok(report),
