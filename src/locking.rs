@@ -1,13 +1,13 @@
 //! Locking for commands: when a lock must change, who may change it, and what a build adds to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use drystone_builder::build::Built;
 use drystone_builder::lock::{Lock, LockError, PackageKey, Written};
 use drystone_builder::resolve::{Resolver, Sources, Update, is_complete, record_trees};
 use drystone_builder::settings::Settings;
-use drystone_builder::spec::{Image, Platform};
+use drystone_builder::spec::{Image, Name, PackageName, Platform};
 use drystone_store::digest::TreeHash;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -83,6 +83,56 @@ impl Locking<'_> {
                 Ok(lock)
             }
         }
+    }
+
+    /// Closes a lock over the packages that recipes' outputs need when they run: these join the
+    /// image, and those that are needed no more leave it.
+    pub fn close(
+        &self,
+        runtime: &Runtime,
+        image: &Image,
+        mut lock: Lock,
+        found: &BTreeMap<Platform, BTreeMap<PackageName, Name>>,
+    ) -> Result<Lock, Failure> {
+        let Some(locked) = lock.images.get_mut(&image.name) else { return Ok(lock) };
+        let (mut differs, mut settled) = (false, true);
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for (platform, found) in found {
+            let Some(content) = locked.platforms.get_mut(platform) else { continue };
+            let has = |name: &PackageName| content.packages.iter().any(|key| key.name == *name);
+            settled &= found.keys().all(has);
+            settled &= content.found_by.keys().all(|name| found.contains_key(name));
+            if content.found_by != *found {
+                let changed = found.keys().chain(content.found_by.keys());
+                let changed = changed.filter(|name| {
+                    found.contains_key(*name) != content.found_by.contains_key(*name)
+                });
+                names.extend(changed.map(ToString::to_string));
+                differs = true;
+                content.found_by.clone_from(found);
+            }
+        }
+        if !differs && settled {
+            return Ok(lock);
+        }
+        let path = image.lock_path.display();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let problem =
+            format!("recipes need other packages at run time than {path} records: {names}");
+        if self.locked {
+            return Err(lock_out_of_date(problem));
+        }
+        let share = match settled {
+            true => only(&lock, image),
+            false => {
+                self.allow_network(&problem)?;
+                let platforms: Vec<Platform> = found.keys().copied().collect();
+                // Nothing is let go of, but everything that is asked for counts anew.
+                let update = Update::Packages(BTreeSet::new());
+                self.choose(runtime, image, &platforms, Some(&lock), &update)?
+            }
+        };
+        self.merge(&image.lock_path, share).map(|(lock, _)| lock)
     }
 
     /// Fails when the network would be needed and may not be used.

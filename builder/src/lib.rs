@@ -9,6 +9,7 @@ pub mod lock;
 pub mod output;
 pub mod progress;
 pub mod realise;
+pub mod recipe;
 pub mod resolve;
 pub mod sandbox;
 pub mod sbom;

@@ -54,6 +54,19 @@ pub struct BuildArguments {
     /// Fail if the lock would change
     #[arg(long)]
     pub locked: bool,
+    /// Build one recipe and what it needs, and no image
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["output", "load", "oci_layout", "push", "metadata_file"]
+    )]
+    pub recipe: Option<String>,
+    /// Go on with other recipes after one has failed
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Keep the root of a recipe that failed
+    #[arg(long)]
+    pub keep_failed: bool,
     /// How layers are compressed: gzip or zstd [default: gzip]
     #[arg(long, value_name = "KIND")]
     pub compression: Option<String>,

@@ -105,7 +105,33 @@ pub struct ShowArguments {
 /// `drystone log`.
 #[derive(Debug, Clone, Args)]
 pub struct LogArguments {
-    /// A derivation's id, or a store path or the start of one
-    #[arg(value_name = "ID|PATH")]
+    /// A recipe's name, a derivation's id, or a store path or the start of one
+    #[arg(value_name = "RECIPE|ID|PATH")]
     pub subject: String,
+    #[command(flatten)]
+    pub image: ImageOption,
+}
+
+/// `drystone shell`.
+#[derive(Debug, Clone, Args)]
+pub struct ShellArguments {
+    /// The recipe
+    #[arg(value_name = "RECIPE")]
+    pub recipe: String,
+    #[command(flatten)]
+    pub image: ImageOption,
+    /// The command to run there, as a shell reads it
+    #[arg(short, long, value_name = "COMMAND")]
+    pub command: String,
+    /// The root of a failed build that was kept with `build --keep-failed`
+    #[arg(long, value_name = "DIR")]
+    pub kept: Option<PathBuf>,
+    /// The platform [default: the first of image.toml]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Fail if the lock would change
+    #[arg(long)]
+    pub locked: bool,
+    #[command(flatten)]
+    pub archive: super::ArchiveArguments,
 }

@@ -18,8 +18,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
 pub use explain::{
-    DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShowArguments,
-    TreeArguments, WhyArguments,
+    DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
+    ShowArguments, TreeArguments, WhyArguments,
 };
 pub use key::{
     KeyCommand, KeyGenerateArguments, KeyListArguments, KeyPublicArguments, KeyRevokeArguments,
@@ -118,6 +118,8 @@ pub enum Command {
     Derivation(DerivationCommand),
     /// Show the output of a build step
     Log(LogArguments),
+    /// Run a command in the environment that a recipe is built in
+    Shell(Box<ShellArguments>),
     /// Check whether this host can build, and say how to mend what is missing
     Doctor(DoctorArguments),
     /// Write an image.toml to start from

@@ -5,11 +5,15 @@ mod pushing;
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use drystone_builder::build::{
-    BuildError, BuildRequest, Builder, Built, RemoteFile, RemoteFiles, StoredFile, fetch_files,
+    BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
+    StoredFile, fetch_files,
 };
 use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
@@ -21,16 +25,15 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::Downloader;
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
-use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
 use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
 use crate::answer;
-use crate::arguments::BuildArguments;
+use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
 use crate::caching::{CacheReport, Caching};
-use crate::diagnostics::Failure;
+use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
 use crate::quantity::counted;
@@ -39,7 +42,8 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
-use pushing::{LayerSources, Pushing};
+use pushing::Pushing;
+use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
 const LOSSES: u32 = 10;
@@ -86,7 +90,8 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
     let elsewhere = !arguments.load.is_empty()
         || arguments.oci_layout.is_some()
         || arguments.metadata_file.is_some()
-        || !arguments.push.is_empty();
+        || !arguments.push.is_empty()
+        || arguments.recipe.is_some();
     if elsewhere {
         return None;
     }
@@ -120,17 +125,43 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
     let mut inputs = Inputs::surroundings();
     let path = image_path(&arguments.image.path());
     inputs.stamp(&absolute(&path)?);
-    let image = read_buildable(&path)?;
+    begin(wiring, arguments, |work, pushing| match &arguments.recipe {
+        Some(name) => work.recipe(arguments, name),
+        None => {
+            let targets = Targets::new(arguments, work.image)?;
+            let mut warnings = Vec::new();
+            if let Some(epoch) = &work.settings.source_date_epoch {
+                let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
+                wiring.display.warn(&text);
+                warnings.push(text);
+            }
+            work.run(arguments, &targets, pushing, inputs, warnings)
+        }
+    })
+}
+
+/// Runs a command where a recipe is built.
+pub fn shell(wiring: &Wiring, arguments: &ShellArguments) -> Result<(), Failure> {
+    let build = BuildArguments {
+        image: ImageFile { file: None, option: arguments.image.clone() },
+        platform: arguments.platform.iter().cloned().collect(),
+        locked: arguments.locked,
+        archive: arguments.archive.clone(),
+        ..BuildArguments::default()
+    };
+    begin(wiring, &build, |work, _| work.shell(&build, arguments))
+}
+
+/// Makes ready what a build works with.
+fn begin(
+    wiring: &Wiring,
+    arguments: &BuildArguments,
+    work: impl FnOnce(&Work<'_>, &Pushing) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
     bound_threads(&settings);
-    let targets = Targets::new(arguments, &image)?;
     let pushing = Pushing::new(&arguments.push, &arguments.registry, image.tag.as_str())?;
-    let mut warnings = Vec::new();
-    if let Some(epoch) = &settings.source_date_epoch {
-        let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
-        wiring.display.warn(&text);
-        warnings.push(text);
-    }
     let platforms = platforms(&arguments.platform, &image)?;
     let runtime = runtime()?;
     let registries = pushing.registries();
@@ -139,12 +170,14 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
     if !arguments.archive.offline {
         caching.attach(&mut store);
     }
-    let work = Work {
+    let store = Arc::new(store);
+    let begun = Work {
         wiring,
         settings: &settings,
         image: &image,
         platforms,
-        store: Arc::new(store),
+        store: &store,
+        checkouts: Checkouts::new(&store),
         caching,
         runtime,
         locking: Locking {
@@ -153,8 +186,9 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
             locked: arguments.locked,
             display: &wiring.display,
         },
+        is_lossy: AtomicBool::new(false),
     };
-    work.run(arguments, &targets, &pushing, inputs, warnings)
+    work(&begun, &pushing)
 }
 
 /// A build under way.
@@ -163,19 +197,23 @@ struct Work<'a> {
     settings: &'a Settings,
     image: &'a Image,
     platforms: Vec<Platform>,
-    store: Arc<Store>,
+    store: &'a Arc<Store>,
+    /// One sandbox session serves recipes and image.
+    checkouts: Checkouts<'a>,
     caching: Caching,
     runtime: Runtime,
     locking: Locking<'a>,
+    /// Whether a cache turned out to have lost something.
+    is_lossy: AtomicBool,
 }
 
-/// What a build did beside building.
-struct Outcome {
+/// An image that is where it is wanted.
+struct Done {
+    built: Built,
+    lock: Lock,
+    /// Whether the build added something to the lock's file.
+    recorded: bool,
     written: Vec<outputs::Written>,
-    traffic: Counts,
-    cached: CacheReport,
-    lock_changed: bool,
-    warnings: Vec<String>,
 }
 
 impl Work<'_> {
@@ -191,29 +229,19 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let mut warnings = warnings;
-        let (built, sources) = self.build_whole(&lock, targets, pushing, &mut warnings)?;
-        interrupt::check().map_err(Failure::of)?;
-        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        let Done { built, lock, recorded, written } =
+            self.until_nothing_is_lost(|| self.attempt(arguments, targets, pushing, &lock))?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
-        self.keep(&built, targets.archive.as_deref())?;
-        let output = output::Output {
-            set: &built.set,
-            name: &targets.name,
-            blob_path: &|digest| self.store.blob_path(digest),
-        };
-        let mut written = targets.write(&output, &self.wiring.display)?;
-        if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built, &sources)?);
-        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
-            self.wiring.display.note(format!("{count} left out of [files]"));
+            self.wiring.display.note(format!("{count} left out"));
         }
-        let cached = self.share()?;
-        let traffic = pushing.counts();
-        let outcome = Outcome { written, traffic, cached, lock_changed, warnings };
-        let answer = self.answer(targets, &built, outcome);
+        let mut warnings = warnings;
+        if self.is_lossy.load(Ordering::Relaxed) {
+            warnings.push(LOSS.to_owned());
+        }
+        let exchanged = Exchanged { cached: self.share()?, traffic: pushing.counts() };
+        let answer = self.answer(targets, &built, &written, &exchanged, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -221,24 +249,30 @@ impl Work<'_> {
         let (reference, report) = (answer.reference.clone(), answer.report.clone());
         // What was read of the lock counts, and not what somebody has written since.
         let lock_stamp = (stamped && !lock_changed).then_some(lock_stamp);
-        self.remember(arguments, targets, inputs, built.fingerprint, lock_stamp, answer);
+        self.remember(arguments, targets, inputs, built.fingerprints, lock_stamp, answer);
         self.wiring.display.finish();
         say(arguments, &reference, &report)
     }
 
-    fn answer(&self, targets: &Targets, built: &Built, outcome: Outcome) -> Answer {
-        let Outcome { written, traffic, cached, lock_changed, warnings } = outcome;
+    fn answer(
+        &self,
+        targets: &Targets,
+        built: &Built,
+        written: &[outputs::Written],
+        exchanged: &Exchanged,
+        lock_changed: bool,
+        warnings: Vec<String>,
+    ) -> Answer {
         let named = format!("{}@{}", targets.name, built.set.digest());
         let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
         let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
             reference: &named,
-            traffic: &traffic,
-            cached: &cached,
+            exchanged,
             name: &targets.name,
             image: self.image,
             built,
-            written: &written,
+            written,
             lock_changed,
             warnings: &warnings,
         };
@@ -254,22 +288,17 @@ impl Work<'_> {
         }
         self.runtime.block_on(async {
             tokio::select! {
-                report = self.caching.share(&self.store, &self.wiring.display) => Ok(report),
+                report = self.caching.share(self.store, &self.wiring.display) => Ok(report),
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
     }
 
-    fn push(
-        &self,
-        pushing: &Pushing,
-        built: &Built,
-        sources: &LayerSources,
-    ) -> Result<Vec<outputs::Written>, Failure> {
-        let (store, caching) = (&self.store, &self.caching);
+    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
+        let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, sources, &self.wiring.display) => pushed,
+                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -280,79 +309,162 @@ impl Work<'_> {
         arguments: &BuildArguments,
         targets: &Targets,
         mut inputs: Inputs,
-        local: Fingerprint,
+        local: Vec<Fingerprint>,
         lock: Option<Fingerprint>,
         answer: Answer,
     ) {
         let Some(question) = question(arguments) else { return };
         let mut written: Vec<PathBuf> = targets.archive.iter().cloned().collect();
-        inputs.extend(local);
+        local.into_iter().for_each(|stamps| inputs.extend(stamps));
         match lock {
             Some(stamp) => inputs.extend(stamp),
             None => written.push(self.image.lock_path.clone()),
         }
-        question.remember(&self.store, inputs, &written, answer);
+        question.remember(self.store, inputs, &written, answer);
     }
 
     /// Builds, and again where caches turned out to have lost what they said they had: then it is
-    /// built here. Before anything is written every layer is here, or known to be in a cache.
-    fn build_whole(
+    /// built here.
+    fn until_nothing_is_lost<T>(
         &self,
-        lock: &Lock,
-        targets: &Targets,
-        pushing: &Pushing,
-        warnings: &mut Vec<String>,
-    ) -> Result<(Built, LayerSources), Failure> {
-        let mut losses = 0;
-        loop {
-            let done = self.build(lock).and_then(|built| {
-                let sources = self.gather(&built, targets, pushing)?;
-                Ok((built, sources))
-            });
-            match done {
-                Err(failure) if failure.is_lost() && losses < LOSSES => {
-                    losses += 1;
-                    if losses == 1 {
+        attempt: impl Fn() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        for _ in 0..LOSSES {
+            match attempt() {
+                Err(failure) if failure.is_lost() => {
+                    if !self.is_lossy.swap(true, Ordering::Relaxed) {
                         self.wiring.display.warn(LOSS);
-                        warnings.push(LOSS.to_owned());
                     }
                 }
                 done => return done,
             }
         }
+        attempt()
     }
 
-    /// Brings the layers here that outputs on this host need, and finds those of the others.
-    fn gather(
+    /// Builds the image and brings it to where it is wanted.
+    fn attempt(
         &self,
-        built: &Built,
+        arguments: &BuildArguments,
         targets: &Targets,
         pushing: &Pushing,
-    ) -> Result<LayerSources, Failure> {
+        lock: &Lock,
+    ) -> Result<Done, Failure> {
+        let (built, lock) = self.build(arguments, targets, lock.clone())?;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        self.keep(&built, targets.archive.as_deref())?;
         if targets.need_layers() {
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
-        if !pushing.is_wanted() {
-            return Ok(LayerSources::new());
+        let output = output::Output {
+            set: &built.set,
+            name: &targets.name,
+            blob_path: &|digest| self.store.blob_path(digest),
+        };
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built)?);
         }
-        self.runtime.block_on(async {
-            tokio::select! {
-                sources = pushing::sources(&built.set, &self.store, &self.caching) => sources,
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        Ok(Done { built, lock, recorded, written })
     }
 
-    fn build(&self, lock: &Lock) -> Result<Built, Failure> {
-        let checkouts = Checkouts::new(&self.store);
+    /// Builds the recipes, closes the lock over what they need when they run, and builds the image.
+    fn build(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        lock: Lock,
+    ) -> Result<(Built, Lock), Failure> {
+        let options = self.recipe_options(arguments, targets.archive.as_deref());
+        let recipes =
+            self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
+        interrupt::check().map_err(Failure::of)?;
+        let lock = self.locking.close(&self.runtime, self.image, lock, &recipes.found)?;
+        let built =
+            self.with_builder(&lock, |builder, request| builder.build(request, &recipes))?;
+        Ok((built, lock))
+    }
+
+    fn recipe_options(&self, arguments: &BuildArguments, archive: Option<&Path>) -> RecipeOptions {
+        let mut written: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
+        let usual = outputs::default_archive(self.image);
+        written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
+        RecipeOptions {
+            jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
+            keep_going: arguments.keep_going,
+            keep_failed: arguments.keep_failed,
+            only: arguments.recipe.clone(),
+            written,
+        }
+    }
+
+    /// Builds one recipe, and says where its outputs are in the store.
+    fn recipe(&self, arguments: &BuildArguments, name: &str) -> Result<(), Failure> {
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let options = self.recipe_options(arguments, None);
+        let built =
+            self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
+        self.wiring.display.finish();
+        let mut outputs = Vec::new();
+        for (platform, made) in &built.platforms {
+            let made = made.iter().filter(|(made, _)| made.as_str() == name);
+            for (output, tree) in made.flat_map(|(_, made)| &made.outputs) {
+                let platform = platform.to_string();
+                outputs.push((platform, output.to_string(), tree.path.to_string()));
+            }
+        }
+        if arguments.json {
+            let outputs: Vec<_> = outputs
+                .iter()
+                .map(|(platform, output, path)| {
+                    serde_json::json!({ "platform": platform, "output": output, "path": path })
+                })
+                .collect();
+            return answer::json(&serde_json::json!({ "recipe": name, "outputs": outputs }));
+        }
+        let lines = outputs.iter().map(|(_, output, path)| format!("{name}:{output} {path}\n"));
+        answer::print(&lines.collect::<String>())
+    }
+
+    /// Runs a command where a recipe is built.
+    fn shell(&self, build: &BuildArguments, arguments: &ShellArguments) -> Result<(), Failure> {
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let options = self.recipe_options(build, None);
+        let output = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::io("open standard output", error))?;
+        let kept = arguments.kept.as_deref().map(absolute).transpose()?;
+        let by_hand = ByHand {
+            recipe: &arguments.recipe,
+            command: &arguments.command,
+            kept: kept.as_deref(),
+            output: &output.into(),
+        };
+        let ended = self.with_builder(&lock, |builder, request| {
+            builder.run_by_hand(request, &options, &by_hand)
+        })?;
+        match ended {
+            None => Ok(()),
+            Some(words) => Err(Failure::new(Family::Failed, format!("the command {words}"))),
+        }
+    }
+
+    /// Does something with a builder that follows a lock.
+    fn with_builder<T>(
+        &self,
+        lock: &Lock,
+        work: impl FnOnce(&Builder<'_>, &BuildRequest<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, Failure> {
         let downloads = downloader(self.settings);
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
         let builder = Builder {
-            store: &self.store,
-            checkouts: &checkouts,
+            store: self.store,
+            checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
@@ -364,7 +476,7 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        Ok(builder.build(&request)?)
+        Ok(work(&builder, &request)?)
     }
 
     fn import(
@@ -377,7 +489,7 @@ impl Work<'_> {
         interrupt::check().map_err(interrupted)?;
         let progress: &dyn Progress = &self.wiring.display;
         let imports = Imports {
-            store: &self.store,
+            store: self.store,
             downloader,
             sources,
             compression: layer::Compression::Store1,
@@ -402,7 +514,7 @@ impl Work<'_> {
     ) -> Result<BTreeMap<BlobDigest, StoredFile>, BuildError> {
         interrupt::check().map_err(interrupted)?;
         let context = RemoteFiles {
-            store: &self.store,
+            store: self.store,
             downloader,
             offline: self.locking.offline,
             progress: &self.wiring.display,

@@ -2,11 +2,15 @@
 
 use std::io::ErrorKind;
 
+use drystone_builder::build::last_build;
+use drystone_store::digest::DerivationId;
+use drystone_store::store::Store;
+
 use crate::answer;
 use crate::arguments::LogArguments;
 use crate::commands::derivation::find;
 use crate::diagnostics::Failure;
-use crate::wiring::Wiring;
+use crate::wiring::{Wiring, absolute, image_path, read_image};
 
 /// Prints the log.
 pub fn run(wiring: &Wiring, arguments: &LogArguments) -> Result<(), Failure> {
@@ -15,7 +19,10 @@ pub fn run(wiring: &Wiring, arguments: &LogArguments) -> Result<(), Failure> {
     // A step that failed has a log but no realisation, so its id need not be known.
     let ids = match arguments.subject.parse() {
         Ok(id) if store.log_path(&id).exists() => vec![id],
-        _ => find(&store, &arguments.subject)?,
+        _ => match recipe(&store, arguments)? {
+            Some(id) => vec![id],
+            None => find(&store, &arguments.subject)?,
+        },
     };
     let mut found = false;
     for id in ids {
@@ -34,4 +41,20 @@ pub fn run(wiring: &Wiring, arguments: &LogArguments) -> Result<(), Failure> {
         "only steps that run a program have one, and `store gc` removes old ones; \
          `drystone derivation show` prints the step",
     ))
+}
+
+/// The last build of a recipe of this name, on the first platform that has one.
+fn recipe(store: &Store, arguments: &LogArguments) -> Result<Option<DerivationId>, Failure> {
+    let path = image_path(&arguments.image.path());
+    if !path.exists() {
+        return Ok(None);
+    }
+    let image = read_image(&path)?;
+    for platform in &image.platforms {
+        let id = last_build(store, &absolute(&path)?, &arguments.subject, *platform)?;
+        if id.is_some() {
+            return Ok(id);
+        }
+    }
+    Ok(None)
 }

@@ -161,7 +161,7 @@ fn plan(
     let mut fetch = Vec::new();
     let mut overrides = Vec::new();
     let mut reused = 0;
-    let all: std::collections::BTreeSet<_> = locked.all().collect();
+    let all: std::collections::BTreeSet<_> = locked.everything().collect();
     for key in all {
         let Some(pin) = lock.packages.get(key) else { continue };
         let deb = match store {

@@ -8,6 +8,7 @@ use drystone_builder::configure::ConfigureError;
 use drystone_builder::lock::LockError;
 use drystone_builder::output::OutputError;
 use drystone_builder::realise::CheckoutError;
+use drystone_builder::recipe::{RecipeError, SourceError};
 use drystone_builder::resolve::{ImportError, ResolveError};
 use drystone_builder::sandbox::SandboxError;
 use drystone_builder::source::debian::archive::ArchiveError;
@@ -174,6 +175,7 @@ fn build(error: &BuildError) -> Option<Opinion> {
         BuildError::Import(error) => opinion(error),
         BuildError::RemoteFile(error) => remote_file(error),
         BuildError::Configure(error) => configure(error),
+        BuildError::Recipe(error) => recipe(error),
         BuildError::Files(error) => files(error),
         BuildError::Output(error) => output(error),
         BuildError::Sandbox(error) => sandbox(error),
@@ -213,6 +215,39 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
         )),
         ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
         _ => None,
+    }
+}
+
+fn recipe(error: &RecipeError) -> Option<Opinion> {
+    let family = match error {
+        RecipeError::Sandbox(error) => return sandbox(error),
+        RecipeError::Checkout(error) => return checkout(error),
+        RecipeError::Store(error) => return store(error),
+        RecipeError::Source(error) => return recipe_source(error),
+        RecipeError::Unknown { .. } | RecipeError::OtherPlatform { .. } => Family::Usage,
+        _ => Family::Failed,
+    };
+    Some(Opinion { family, hint: error.hint() })
+}
+
+fn recipe_source(error: &SourceError) -> Option<Opinion> {
+    match error {
+        SourceError::Files { source, .. } => files(source),
+        SourceError::Store(error) => store(error),
+        SourceError::Read { source, .. } => system(source),
+        SourceError::LargeFile { .. } => Some(Opinion::with(
+            Family::Usage,
+            "run `git lfs pull`, or leave the file out with `exclude`",
+        )),
+        SourceError::NoFolder { .. } => {
+            Some(Opinion::with(Family::Usage, "name its folder, and the file with `include`"))
+        }
+        SourceError::Nothing { .. } => Some(Opinion::with(
+            Family::Usage,
+            "check `include` and `exclude`; git-ignored files are left out",
+        )),
+        SourceError::Changed { .. } => Some(Opinion::with(Family::Failed, "build again")),
+        SourceError::Tree(_) => None,
     }
 }
 

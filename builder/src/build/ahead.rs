@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
@@ -13,6 +15,9 @@ use crate::lock::{LayerMember, LockedPlatform};
 
 /// How much less often the kernel runs these threads than scripts (`nice`).
 const NICE: i32 = 10;
+
+/// How long configuration runs before anything is made ahead.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Layers that can be made before configuration is done.
 pub struct Ahead<'a> {
@@ -49,10 +54,18 @@ impl<'a> Ahead<'a> {
     /// Makes the layers while `work` runs; what is not begun when it ends is left.
     pub fn during<T>(self, work: impl FnOnce() -> T) -> T {
         let stop = AtomicBool::new(false);
+        let (ended, end) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(|| self.compress_all(&stop));
+            scope.spawn(|| {
+                // Configuration that is looked up ends before this, and needs no help.
+                if end.recv_timeout(PATIENCE).is_err_and(|it| it == RecvTimeoutError::Timeout) {
+                    self.compress_all(&stop);
+                }
+                drop(end);
+            });
             let done = work();
             stop.store(true, Ordering::Relaxed);
+            drop(ended);
             done
         })
     }

@@ -14,6 +14,7 @@ use crate::finish::status::StatusError;
 use crate::image::ImageError;
 use crate::output::OutputError;
 use crate::realise::CheckoutError;
+use crate::recipe::RecipeError;
 use crate::resolve::ImportError;
 
 use crate::sandbox::SandboxError;
@@ -52,6 +53,9 @@ pub enum BuildError {
         /// The host's architecture.
         host: String,
     },
+    /// A recipe could not be built.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// The `[finish]` script failed.
     #[error("the [finish] script {ending}")]
     Finish {
@@ -137,6 +141,7 @@ impl BuildError {
     pub fn tail(&self) -> Option<&str> {
         match self {
             Self::Configure(error) => error.tail(),
+            Self::Recipe(error) => error.tail(),
             Self::Finish { tail, .. } => Some(tail),
             _ => None,
         }

@@ -7,17 +7,18 @@ use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
-use drystone_store::tree::{Entry, Kind, TreePath};
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
 use super::BuildError;
 use super::remote_files::StoredFile;
 use super::view::StackView;
 use crate::finish::private_keys;
+use crate::recipe::RecipeError;
 use crate::source::debian::deb::merge_usr;
 use crate::source::files::{
     self, ContentSource, FileSpec, Fingerprint, SourceEntry, SourceTree, read_sources,
 };
-use crate::spec::{FileEntry, FileSource, Image};
+use crate::spec::{FileEntry, FileSource, Image, RecipeOutput};
 
 /// Files up to this size are searched for private keys.
 const KEY_LIMIT: u64 = 1 << 20;
@@ -49,11 +50,15 @@ impl LocalFiles {
         &self,
         store: &Store,
         below: &StackView<'_>,
+        recipes: &[RecipeFile],
     ) -> Result<Option<Output>, BuildError> {
-        if self.sources.entries.is_empty() {
+        if self.sources.entries.is_empty() && recipes.is_empty() {
             return Ok(None);
         }
         let mut spool = store.spool();
+        for file in recipes {
+            file.add(store, &mut spool, below)?;
+        }
         for source in &self.sources.entries {
             add(&mut spool, source, below)?;
         }
@@ -76,15 +81,122 @@ impl LocalFiles {
     }
 }
 
+/// What an entry of `[files]` takes of a recipe's output.
+pub struct RecipeFile {
+    /// The output's name.
+    pub recipe: RecipeOutput,
+    /// The output.
+    pub output: Output,
+    /// Where it stands in the image; `None` is `/`.
+    pub destination: Option<TreePath>,
+    /// What is taken of the output; `None` is all of it.
+    pub path: Option<TreePath>,
+    /// Permission bits, of a folder those of its files.
+    pub mode: Option<u32>,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+}
+
+impl RecipeFile {
+    /// Where a path of the output stands in the image; `None` if it is not taken.
+    fn place(&self, path: &TreePath) -> Option<TreePath> {
+        let rest = match &self.path {
+            None => Some(path.as_str()),
+            Some(folder) if path == folder => None,
+            Some(folder) => Some(path.as_str().strip_prefix(folder.as_str())?.strip_prefix('/')?),
+        };
+        match (&self.destination, rest) {
+            (Some(directory), None) => Some(directory.clone()),
+            (Some(directory), Some(rest)) => TreePath::new(format!("{directory}/{rest}")).ok(),
+            (None, Some(rest)) => TreePath::new(rest).ok(),
+            (None, None) => None,
+        }
+    }
+
+    fn add(
+        &self,
+        store: &Store,
+        spool: &mut TreeSpool,
+        below: &StackView<'_>,
+    ) -> Result<(), BuildError> {
+        let mut found = false;
+        // Other names of files whose first name is not taken.
+        let mut contents: BTreeMap<TreePath, Vec<u8>> = BTreeMap::new();
+        store.read_tree(&self.output, |entry, content| {
+            let place = self.place(&entry.path);
+            found |= place.is_some() || self.path.as_ref() == Some(&entry.path);
+            let Some(place) = place else {
+                if matches!(entry.kind, Kind::File { .. }) {
+                    let path = entry.path.clone();
+                    let mut bytes = Vec::new();
+                    content
+                        .read_to_end(&mut bytes)
+                        .map_err(|source| BuildError::Content { path: path.clone(), source })?;
+                    contents.insert(path, bytes);
+                }
+                return Ok(());
+            };
+            let mut entry = entry.clone();
+            entry.path = below_links(place, below);
+            (entry.uid, entry.gid) = (self.uid, self.gid);
+            match (&entry.kind, self.mode) {
+                (Kind::Directory, mode) => {
+                    if let Some(there) = below.entry(&entry.path)
+                        && mode.is_none()
+                        && (self.uid, self.gid) == (0, 0)
+                    {
+                        match there.kind {
+                            Kind::Directory => entry = there.clone(),
+                            Kind::Symlink { .. } => return Ok(()),
+                            _ => {}
+                        }
+                    } else if let Some(mode) = mode {
+                        entry.mode = (mode | (mode & 0o444) >> 2) & 0o1777;
+                    }
+                }
+                (Kind::Symlink { .. }, _) => {}
+                (_, Some(mode)) => entry.mode = mode,
+                (_, None) => {}
+            }
+            if let Kind::HardLink { target } = &entry.kind {
+                match self.place(target) {
+                    Some(place) => {
+                        entry.kind = Kind::HardLink { target: below_links(place, below) }
+                    }
+                    None => {
+                        let bytes = contents.get(target).map_or(&[][..], Vec::as_slice);
+                        entry.kind = Kind::File { size: bytes.len() as u64 };
+                        return Ok(spool.replace(entry, &mut &*bytes)?);
+                    }
+                }
+            }
+            Ok::<(), BuildError>(spool.replace(entry, content)?)
+        })?;
+        match (found, &self.path) {
+            (false, Some(path)) => Err(RecipeError::NoPath {
+                recipe: self.recipe.recipe.to_string(),
+                output: self.recipe.output.as_ref().map_or("out", |it| it.as_str()).to_owned(),
+                path: format!("/{path}"),
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn convert(
     image: &Image,
     entry: &FileEntry,
     fetched: &BTreeMap<BlobDigest, StoredFile>,
 ) -> Option<Result<FileSpec, BuildError>> {
     let source = match &entry.source {
-        FileSource::Local(path) => {
-            files::FileSource::Path { path: path.below(&image.directory), include: Vec::new() }
-        }
+        FileSource::Local(path) => files::FileSource::Path {
+            path: path.below(&image.directory),
+            include: Vec::new(),
+            exclude: Vec::new(),
+        },
         FileSource::Text(text) => files::FileSource::Text(text.clone()),
         FileSource::Symlink { target } => files::FileSource::Symlink(target.clone()),
         FileSource::Directory => files::FileSource::Directory,
@@ -92,7 +204,7 @@ fn convert(
             Some(file) => files::FileSource::Stored { path: file.path.clone(), size: file.size },
             None => return Some(Err(StoreError::NoBlob(*sha256).into())),
         },
-        // `Image::unsupported` refuses recipes before a build begins.
+        // A recipe's output is a tree of the store: see `RecipeFile`.
         FileSource::Recipe { .. } => return None,
     };
     Some(Ok(FileSpec {
@@ -165,7 +277,7 @@ fn refuse_key(entry: &Entry, bytes: &[u8]) -> Result<(), BuildError> {
 }
 
 /// Follows symbolic links to directories in the parents of a path, inside the image.
-fn below_links(path: TreePath, below: &StackView<'_>) -> TreePath {
+pub(super) fn below_links(path: TreePath, below: &StackView<'_>) -> TreePath {
     use crate::finish::root_view::resolve;
     let Some(parent) = path.parent() else { return path };
     match resolve(below, parent.as_str()) {

@@ -12,10 +12,12 @@
 
 mod ahead;
 mod alternatives;
+mod closure;
 mod error;
 mod files;
 mod finish_script;
 mod layer_plan;
+mod recipes;
 mod remote_files;
 mod share;
 mod system;
@@ -37,6 +39,7 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
+pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use view::StackView;
 
@@ -108,8 +111,8 @@ pub struct Built {
     pub set: ImageSet,
     /// Each platform's part.
     pub platforms: Vec<BuiltPlatform>,
-    /// What local files were read.
-    pub fingerprint: Fingerprint,
+    /// What local files were read, those of recipes included.
+    pub fingerprints: Vec<Fingerprint>,
     /// How many files `.gitignore` kept out.
     pub ignored_files: usize,
     /// The blobs of fetched files, for roots.
@@ -171,8 +174,12 @@ impl PlatformWork {
 }
 
 impl Builder<'_> {
-    /// Builds an image for all its platforms.
-    pub fn build(&self, request: &BuildRequest<'_>) -> Result<Built, BuildError> {
+    /// Builds an image for all its platforms, of recipes that are built already.
+    pub fn build(
+        &self,
+        request: &BuildRequest<'_>,
+        recipes: &BuiltRecipes,
+    ) -> Result<Built, BuildError> {
         if let Some(problems) = request.image.unsupported() {
             return Err(BuildError::Image(Box::new(problems)));
         }
@@ -185,7 +192,7 @@ impl Builder<'_> {
         let mut images = Vec::new();
         let mut platforms = Vec::new();
         for platform in request.platforms {
-            let (image, built) = self.build_platform(request, *platform, &local)?;
+            let (image, built) = self.build_platform(request, *platform, &local, recipes)?;
             images.push(image);
             platforms.push(built);
         }
@@ -196,9 +203,14 @@ impl Builder<'_> {
         Ok(Built {
             set: ImageSet::new(images)?,
             platforms,
-            fingerprint: local.sources.fingerprint,
-            ignored_files: local.sources.ignored,
-            fetched: fetched.into_keys().collect(),
+            fingerprints: recipes
+                .fingerprints
+                .iter()
+                .cloned()
+                .chain([local.sources.fingerprint])
+                .collect(),
+            ignored_files: local.sources.ignored + recipes.ignored,
+            fetched: fetched.into_keys().chain(recipes.fetched.iter().copied()).collect(),
         })
     }
 
@@ -207,6 +219,7 @@ impl Builder<'_> {
         request: &BuildRequest<'_>,
         platform: Platform,
         local: &LocalFiles,
+        recipes: &BuiltRecipes,
     ) -> Result<(OciImage, BuiltPlatform), BuildError> {
         let image = request.image;
         let architecture = platform.debian_name();
@@ -222,23 +235,29 @@ impl Builder<'_> {
             }
         };
         let table = state_table(image);
-        let work = self.prepare(request, platform, locked, &table)?;
+        let mut work = self.prepare(request, platform, locked, &table)?;
+        let built = recipes.imported.iter().map(|(key, deb)| (key.clone(), deb.clone()));
+        work.imported.extend(built);
 
         // Local files go over packages and configuration; where they matter to accounts or the
         // loader cache, the system layer takes them into account.
         let view = StackView::new(self.store, work.stack(), |_| 0)?;
-        let files = local.realise(self.store, &view)?;
-        let matters = match &files {
-            Some(files) => system::matters(&*listing(self.store, files)?),
-            None => false,
-        };
-        let system = system::System {
-            store: self.store,
-            image,
-            work: &work,
-            files: files.as_ref().filter(|_| matters),
-            architecture,
-        };
+        let mut entering = recipes.entering(image, platform);
+        self.refuse_clashes(&entering)?;
+        for (_, output) in &mut entering {
+            *output = self.settled(output, &view)?;
+        }
+        let stack: Vec<&Output> =
+            work.stack().into_iter().chain(entering.iter().map(|(_, output)| output)).collect();
+        let view = StackView::new(self.store, stack, |_| 0)?;
+        let files = local.realise(self.store, &view, &recipes.files(image, platform))?;
+        let mut above: Vec<&Output> = Vec::new();
+        for output in entering.iter().map(|(_, output)| output).chain(&files) {
+            if system::matters(&*listing(self.store, output)?) {
+                above.push(output);
+            }
+        }
+        let system = system::System { store: self.store, image, work: &work, above, architecture };
         let accounts = system.accounts()?;
         for missing in system.missing_interpreters()? {
             self.progress.event(Event::Warning { text: missing });
@@ -249,6 +268,7 @@ impl Builder<'_> {
             own.push((output.path.name().to_owned(), output.clone()));
         }
         own.extend(system.map(|output| ("system".to_owned(), output)));
+        own.extend(entering);
         own.extend(files.map(|output| ("files".to_owned(), output)));
         if let Some(finish) = &image.finish {
             let above = own[work.configured.len()..].iter().map(|(_, output)| output);
@@ -273,7 +293,13 @@ impl Builder<'_> {
             }
         }
         own.retain(|(_, output)| output.size > 1024);
-        self.assemble(request, platform, locked, work, own, &accounts)
+        let (image, mut built) = self.assemble(request, platform, locked, work, own, &accounts)?;
+        let made = recipes.platforms.get(&platform).into_iter().flat_map(BTreeMap::values);
+        for made in made {
+            built.derivations.push(made.derivation);
+            built.outputs.extend(made.outputs.values().cloned());
+        }
+        Ok((image, built))
     }
 
     /// Imports packages and configures them, as far as the image needs that.

@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::progress::{Event, Progress};
 use crate::source::fetch::{Download, DownloadObserver, Downloader, FetchError, shown};
-use crate::spec::{FileSource, Image};
+use crate::spec::{FileSource, Image, Name, Recipe, RecipeSource};
 
 /// Version of the `fetch` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
@@ -107,6 +107,18 @@ impl RemoteFile {
             _ => None,
         });
         files.collect()
+    }
+
+    /// What a recipe starts from, if that is fetched.
+    pub fn of_recipe(name: &Name, recipe: &Recipe) -> Option<Self> {
+        match &recipe.source {
+            Some(RecipeSource::Download { url, sha256, .. }) => Some(Self {
+                target: format!("the source of recipe {name}"),
+                url: url.clone(),
+                sha256: *sha256,
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -40,8 +40,8 @@ pub struct System<'a> {
     pub image: &'a spec::Image,
     /// The platform's work so far.
     pub work: &'a PlatformWork,
-    /// Local files, where they matter to the loader cache or the accounts.
-    pub files: Option<&'a Output>,
+    /// Recipes and local files, where they matter to the loader cache or the accounts.
+    pub above: Vec<&'a Output>,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
 }
@@ -121,8 +121,12 @@ impl System<'_> {
 
     fn derivation(&self) -> Result<Derivation, BuildError> {
         let work = self.work;
-        let trees: Vec<TreeHash> =
-            work.stack().into_iter().chain(self.files).map(|output| *output.path.hash()).collect();
+        let trees: Vec<TreeHash> = work
+            .stack()
+            .into_iter()
+            .chain(self.above.iter().copied())
+            .map(|output| *output.path.hash())
+            .collect();
         let controls: Vec<String> =
             work.packages.iter().map(|package| package.control.path.hash().to_string()).collect();
         let texts = self.accounts()?.to_texts();
@@ -165,7 +169,8 @@ impl System<'_> {
         if let Some(known) = self.store.fact("missing-interpreters", &key)? {
             return Ok(known.lines().map(str::to_owned).collect());
         }
-        let trees: Vec<&Output> = self.work.stack().into_iter().chain(self.files).collect();
+        let trees: Vec<&Output> =
+            self.work.stack().into_iter().chain(self.above.iter().copied()).collect();
         let view = StackView::new(self.store, trees, wanted)?;
         let programs: Vec<&TreePath> = view
             .entries()
@@ -200,7 +205,8 @@ impl System<'_> {
 
     fn make(&self) -> Result<TreeSpool, BuildError> {
         let work = self.work;
-        let trees: Vec<&Output> = work.stack().into_iter().chain(self.files).collect();
+        let trees: Vec<&Output> =
+            work.stack().into_iter().chain(self.above.iter().copied()).collect();
         let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
         self.add_corrections(&mut spool)?;
@@ -216,7 +222,7 @@ impl System<'_> {
                 add_scanner_files(&mut spool, package)?;
             }
         }
-        if !work.is_essential || self.files.is_some() {
+        if !work.is_essential || !self.above.is_empty() {
             self.add_loader_cache(&view, &mut spool)?;
         }
         add_parents(&mut spool, &view)?;
@@ -343,7 +349,7 @@ fn wanted(entry: &Entry) -> u64 {
     }
 }
 
-/// Whether a local file can matter to accounts or the loader cache.
+/// Whether a file of a recipe or of the project can matter to accounts or the loader cache.
 pub fn matters(listing: &Listing) -> bool {
     listing.entries().iter().any(|item| {
         item.entry.kind != Kind::Directory

@@ -56,9 +56,14 @@ impl SystemTexts {
         self.0.get(path).map_or("", String::as_str)
     }
 
+    /// Every diversion.
+    pub fn all_diversions(&self) -> Vec<Diversion> {
+        parse_diversions(self.text(DIVERSIONS)).unwrap_or_default()
+    }
+
     /// Diversions that hold in the image: all with the Essential set, else those of its packages.
     pub fn diversions(&self, work: &PlatformWork) -> Vec<Diversion> {
-        let mut diversions = parse_diversions(self.text(DIVERSIONS)).unwrap_or_default();
+        let mut diversions = self.all_diversions();
         let names = work.package_names();
         diversions.retain(|rule| {
             work.is_essential

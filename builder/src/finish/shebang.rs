@@ -64,6 +64,14 @@ pub fn missing_interpreters<'a>(
     Ok(missing)
 }
 
+/// The programs that a file's first bytes ask for: the interpreter, and behind `env` the program
+/// that is looked up in PATH. Nothing for a file that is no script.
+pub fn interpreters(start: &[u8]) -> Vec<String> {
+    let line = start.get(..LINE_LIMIT as usize).unwrap_or(start);
+    let Some(shebang) = Shebang::parse(line) else { return Vec::new() };
+    [Some(shebang.interpreter), shebang.through_env].into_iter().flatten().collect()
+}
+
 /// What a `#!` line runs.
 #[derive(Debug, PartialEq, Eq)]
 struct Shebang {

@@ -35,7 +35,7 @@ impl Lock {
     pub fn prune(&mut self) {
         let platforms = || self.images.values().flat_map(|image| image.platforms.values());
         let used: BTreeSet<PackageKey> =
-            platforms().flat_map(|platform| platform.all().cloned()).collect();
+            platforms().flat_map(|platform| platform.everything().cloned()).collect();
         let archives: BTreeSet<_> =
             self.images.values().flat_map(|image| image.archives.iter().cloned()).collect();
         self.packages.retain(|key, _| used.contains(key));

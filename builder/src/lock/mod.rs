@@ -26,4 +26,4 @@ pub use model::{
     ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockError, LockedImage,
     LockedPackage, LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
-pub use request::{LockedRequest, RequestedPackage, RequestedRepository};
+pub use request::{LockedRequest, RequestedPackage, RequestedRecipe, RequestedRepository};

@@ -203,6 +203,8 @@ pub struct LockedPlatform {
     pub essential: BTreeSet<PackageKey>,
     /// Further packages that only configuring needs.
     pub configure: BTreeSet<PackageKey>,
+    /// For each recipe, the packages that its build needs above the Essential set.
+    pub recipes: BTreeMap<Name, BTreeSet<PackageKey>>,
     /// Packages in the image that the runtime closure of a recipe brought in.
     pub found_by: BTreeMap<PackageName, Name>,
     /// The version of the order that layers were planned in; absent until they are planned.
@@ -243,9 +245,14 @@ impl fmt::Display for LayerMember {
 }
 
 impl LockedPlatform {
-    /// Every package of every role.
+    /// Every package that the image and its configuration need, without the recipes' builds.
     pub fn all(&self) -> impl Iterator<Item = &PackageKey> {
         self.packages.iter().chain(&self.essential).chain(&self.configure)
+    }
+
+    /// Every package of every role, those of the recipes' builds included.
+    pub fn everything(&self) -> impl Iterator<Item = &PackageKey> {
+        self.all().chain(self.recipes.values().flatten())
     }
 }
 
@@ -283,7 +290,7 @@ impl Lock {
             .iter()
             .map(|(name, recipe)| (name.to_string(), json!(recipe.sources)))
             .collect();
-        Some(json!({
+        let mut canonical = json!({
             "date": locked.date.map(|date| date.as_second()),
             "suite": locked.suite.as_ref().map(ToString::to_string),
             "users": locked.users,
@@ -294,6 +301,11 @@ impl Lock {
             "configure": set(&content.configure),
             "order": content.order,
             "layers": layers.collect::<Vec<_>>(),
-        }))
+        });
+        if !content.recipes.is_empty() {
+            let inputs = content.recipes.iter().map(|(name, keys)| (name.to_string(), set(keys)));
+            canonical["build"] = Value::Object(inputs.collect());
+        }
+        Some(canonical)
     }
 }

@@ -20,7 +20,7 @@ use super::model::{
     LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
 use super::references::References;
-use super::request::{LockedRequest, RequestedPackage, RequestedRepository};
+use super::request::{LockedRequest, RequestedPackage, RequestedRecipe, RequestedRepository};
 
 const fn key(name: &'static str, expects: &'static str, example: &'static str) -> Key {
     Key { name, expects, example }
@@ -84,6 +84,7 @@ static REQUEST: Schema = table(
         key("recommends", "true or false", "recommends = true"),
         key("exclude", "a list of packages", r#"exclude = ["mawk"]"#),
         key("repositories", "a list of repositories", r#"repositories = ["node nodistro main"]"#),
+        key("recipes", "a list of recipes and what they build with", r#"recipes = ["app gcc"]"#),
     ],
 );
 
@@ -95,6 +96,7 @@ static PLATFORM: Schema = table(
         key("configure", "a list of packages", r#"configure = ["debconf"]"#),
         key("order", "a string", r#"order = "packed-6c2f8e51d07a94b3""#),
         key("layers", "a list of lists of names", r#"layers = [["libc6"], ["@files"]]"#),
+        key("build", "a table of lists of packages", r#"build = { app = ["gcc"] }"#),
         key("found-by", "a table of recipes by package", r#"found-by = { libssl3 = "app" }"#),
     ],
 );
@@ -271,6 +273,7 @@ fn request(table: &Table<'_>) -> Option<LockedRequest> {
             .texts_as("repositories", RequestedRepository::new)
             .into_iter()
             .collect(),
+        recipes: table.texts_as("recipes", RequestedRecipe::new).into_iter().collect(),
     })
 }
 
@@ -289,6 +292,13 @@ fn platform_content(
     broken: &BTreeSet<String>,
 ) -> LockedPlatform {
     let set = |key| package_set(table, key, references, broken);
+    let mut recipes = BTreeMap::new();
+    for entry in table.entries("build") {
+        let keys = references_of(&entry.value, references, broken);
+        if let Some(name) = named(table, &entry, Name::new) {
+            recipes.insert(name, keys);
+        }
+    }
     let found_by = table.entries("found-by");
     let found_by = found_by.iter().filter_map(|entry| {
         let package = named(table, entry, PackageName::new);
@@ -304,6 +314,7 @@ fn platform_content(
         packages: set("packages"),
         essential: set("essential"),
         configure: set("configure"),
+        recipes,
         found_by: found_by.collect(),
         order: table.get("order").and_then(|value| value.text()).map(str::to_owned),
         layers: layers.collect(),
@@ -316,7 +327,16 @@ fn package_set(
     references: &References<'_>,
     broken: &BTreeSet<String>,
 ) -> BTreeSet<PackageKey> {
-    let items = table.get(key).and_then(|value| value.items()).unwrap_or_default();
+    let value = table.get(key);
+    value.map(|value| references_of(&value, references, broken)).unwrap_or_default()
+}
+
+fn references_of(
+    value: &Value<'_>,
+    references: &References<'_>,
+    broken: &BTreeSet<String>,
+) -> BTreeSet<PackageKey> {
+    let items = value.items().unwrap_or_default();
     items.iter().filter_map(|item| reference(item, references, broken)).collect()
 }
 

@@ -21,6 +21,8 @@ pub struct LockedRequest {
     pub recommends: bool,
     /// Packages that may not enter the image.
     pub exclude: BTreeSet<PackageName>,
+    /// The recipes with what their builds ask for.
+    pub recipes: BTreeSet<RequestedRecipe>,
     /// The repositories that packages are asked from. Others give nothing, so they are left out.
     pub repositories: BTreeSet<RequestedRepository>,
 }
@@ -29,10 +31,24 @@ impl LockedRequest {
     /// What an image.toml asks for; `None` without `[debian]`.
     pub fn of(image: &Image) -> Option<Self> {
         let debian = image.debian.as_ref()?;
-        let packages = debian.packages.iter().map(|package| RequestedPackage {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            from: package.from.clone(),
+        let mut packages: BTreeSet<_> = debian
+            .packages
+            .iter()
+            .map(|package| RequestedPackage {
+                name: package.name.clone(),
+                version: package.version.clone(),
+                from: package.from.clone(),
+            })
+            .collect();
+        let runtime = image.recipes.values().flat_map(|recipe| &recipe.runtime);
+        for name in runtime {
+            if packages.iter().all(|package| package.name != *name) {
+                packages.insert(RequestedPackage { name: name.clone(), version: None, from: None });
+            }
+        }
+        let recipes = image.recipes.iter().map(|(name, recipe)| RequestedRecipe {
+            name: name.clone(),
+            packages: recipe.build_packages(),
         });
         let used: BTreeSet<&Name> =
             debian.packages.iter().filter_map(|package| package.from.as_ref()).collect();
@@ -45,7 +61,8 @@ impl LockedRequest {
         Some(Self {
             suite: debian.suite.clone(),
             components: debian.components.iter().cloned().collect(),
-            packages: packages.collect(),
+            packages,
+            recipes: recipes.collect(),
             essential: debian.essential,
             recommends: debian.recommends,
             exclude: debian.exclude.clone(),
@@ -98,6 +115,31 @@ impl fmt::Display for RequestedPackage {
     }
 }
 
+/// A recipe and the packages that its build asks for; its text is `RECIPE PACKAGE…`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestedRecipe {
+    /// The recipe.
+    pub name: Name,
+    /// The packages.
+    pub packages: BTreeSet<PackageName>,
+}
+
+impl RequestedRecipe {
+    /// Reads its text.
+    pub fn new(text: &str) -> Result<Self, ValueError> {
+        let mut words = text.split(' ');
+        let name = Name::new(words.next().unwrap_or_default())?;
+        Ok(Self { name, packages: words.map(PackageName::new).collect::<Result<_, _>>()? })
+    }
+}
+
+impl fmt::Display for RequestedRecipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)?;
+        self.packages.iter().try_for_each(|package| write!(f, " {package}"))
+    }
+}
+
 /// A repository that packages are asked from; its text is `NAME SUITE COMPONENT…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestedRepository {
@@ -146,6 +188,12 @@ mod tests {
         }
         for text in ["node nodistro main", "node x", "node bookworm contrib main"] {
             assert_eq!(RequestedRepository::new(text).unwrap().to_string(), text);
+        }
+        for text in ["app", "app gcc libc6-dev"] {
+            assert_eq!(RequestedRecipe::new(text).unwrap().to_string(), text);
+        }
+        for text in ["", "app ", "app  gcc"] {
+            assert!(RequestedRecipe::new(text).is_err(), "{text:?}");
         }
         for text in ["", "node", "node x ", "node  x"] {
             assert!(RequestedRepository::new(text).is_err(), "{text:?}");

@@ -131,7 +131,8 @@ fn write_request(text: &mut String, request: &LockedRequest) -> fmt::Result {
         writeln!(text, "recommends = true")?;
     }
     write_list(text, "exclude", request.exclude.iter().map(ToString::to_string))?;
-    write_list(text, "repositories", request.repositories.iter().map(ToString::to_string))
+    write_list(text, "repositories", request.repositories.iter().map(ToString::to_string))?;
+    write_list(text, "recipes", request.recipes.iter().map(ToString::to_string))
 }
 
 fn write_platform(
@@ -155,6 +156,16 @@ fn write_platform(
         writeln!(text, "order = {}", quote(order))?;
     }
     write_layers(text, &content.layers)?;
+    if !content.recipes.is_empty() {
+        writeln!(text, "\n[{title}.build]")?;
+        for (recipe, keys) in &content.recipes {
+            let name = key(recipe.as_str());
+            match keys.is_empty() {
+                true => writeln!(text, "{name} = []")?,
+                false => write_list(text, &name, keys.iter().map(|key| references.text(key)))?,
+            }
+        }
+    }
     if !content.found_by.is_empty() {
         writeln!(text, "\n[{title}.found-by]")?;
         for (package, recipe) in &content.found_by {

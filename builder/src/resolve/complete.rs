@@ -22,7 +22,9 @@ pub(super) fn is_locked(lock: Option<&Lock>, image: &Image, platform: Platform) 
     let Some(content) = lock.platform(&image.name, platform) else { return false };
     let requests = image.debian.iter().flat_map(|debian| &debian.packages);
     !content.essential.is_empty()
-        && content.all().all(|key| lock.packages.contains_key(key))
+        && image.recipes_on(platform).all(|(name, _)| content.recipes.contains_key(name))
+        && content.found_by.keys().all(|found| content.packages.iter().any(|it| it.name == *found))
+        && content.everything().all(|key| lock.packages.contains_key(key))
         && requests.into_iter().all(|request| is_answered(lock, image, platform, request))
 }
 

@@ -73,7 +73,7 @@ impl Pins {
             for (at, content) in &locked.platforms {
                 let own = name == image && *at == platform;
                 let target = if own { &mut pins.own } else { &mut pins.shared };
-                let pinned = content.all().filter_map(|key| pin(lock, key)).filter(used);
+                let pinned = content.everything().filter_map(|key| pin(lock, key)).filter(used);
                 pinned.for_each(|pin| keep(target, pin));
             }
         }
@@ -128,6 +128,32 @@ impl Pins {
         let shared = self.shared.iter().filter(|(_, pin)| shared && is_offered(universe, pin));
         let own = self.own.iter();
         own.chain(shared).map(|(name, pin)| (name.clone(), pin.version.clone())).collect()
+    }
+
+    /// Chooses the sets of another role beside what is settled already: with the pins that the
+    /// update keeps, and without them where that cannot be.
+    pub fn choose_beside(
+        &self,
+        universe: &Universe,
+        wish: &Wish,
+        update: &Update,
+        settled: &BTreeMap<String, Version>,
+    ) -> Result<Sets, PinError> {
+        let mut pins = self.clone();
+        match update {
+            Update::All => pins = Self::default(),
+            Update::Missing => {}
+            Update::Packages(names) => {
+                pins.release(&names.iter().map(ToString::to_string).collect());
+            }
+        }
+        let mut pinned = pins.versions(universe, true);
+        pinned.extend(settled.clone());
+        match choose(universe, wish, &pinned) {
+            Err(SetError::Unsolvable(_)) => choose(universe, wish, settled),
+            result => result,
+        }
+        .map_err(PinError::Set)
     }
 
     /// Chooses the sets under as many pins as the update keeps.

@@ -1,7 +1,7 @@
 //! One platform's task: what is asked for, chosen on a thread of its own, and what is said when it
 //! cannot be had.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ResolveError;
 use super::indexes::Offer;
@@ -12,6 +12,7 @@ use crate::lock::{ArchiveKey, Lock, LockedPlatform};
 use crate::source::debian::index::PackageRecord;
 use crate::source::debian::solve::{PackageRequest, Problem, Unsolvable};
 use crate::source::debian::universe::{Reach, Universe};
+use crate::source::debian::version::Version;
 use crate::spec::{Debian, Image, Name, Platform, Suite};
 
 /// Everything that one platform's packages are chosen from and by.
@@ -20,9 +21,14 @@ pub(super) struct Task {
     main: ArchiveKey,
     records: Vec<(Reach, Vec<PackageRecord>)>,
     wish: Wish,
+    /// What each recipe's build asks for.
+    recipes: BTreeMap<Name, Wish>,
     pins: Pins,
     update: Update,
 }
+
+/// A set that cannot be had, and the recipe that it is for, if it is one.
+type Refusal = (Option<Name>, PinError);
 
 impl Task {
     /// Takes the platform's records out of the offers: they are large, and no other platform uses
@@ -49,7 +55,15 @@ impl Task {
             platform,
             main,
             records,
-            wish: wish(image, debian, before),
+            wish: wish(image, debian, platform, before),
+            recipes: image
+                .recipes_on(platform)
+                .map(|(name, recipe)| {
+                    let packages = recipe.build_packages();
+                    let roots = packages.iter().map(|name| PackageRequest::named(name.as_str()));
+                    (name.clone(), Wish { roots: roots.collect(), ..Wish::default() })
+                })
+                .collect(),
             pins: pins.unwrap_or_default(),
             update: update.clone(),
         }
@@ -59,10 +73,12 @@ impl Task {
     pub async fn run(self, image: &Image) -> Result<Sets, ResolveError> {
         let (platform, main) = (self.platform, self.main.clone());
         let chosen = tokio::task::spawn_blocking(move || self.choose()).await;
-        chosen.map_err(ResolveError::worker)?.map_err(|error| explain(image, platform, main, error))
+        chosen
+            .map_err(ResolveError::worker)?
+            .map_err(|refusal| explain(image, platform, main, refusal))
     }
 
-    fn choose(self) -> Result<Sets, PinError> {
+    fn choose(self) -> Result<Sets, Refusal> {
         let mut universe = Universe::new(self.platform.debian_name());
         for (reach, records) in self.records {
             universe.add(reach, records);
@@ -70,7 +86,21 @@ impl Task {
         for (reach, record) in self.pins.dropped(&universe) {
             universe.add(reach, vec![record]);
         }
-        self.pins.choose(&universe, &self.wish, &self.update)
+        let pins = self.pins.clone();
+        let chosen = pins.choose(&universe, &self.wish, &self.update);
+        let mut sets = chosen.map_err(|error| (None, error))?;
+        // One version serves all roles, so what was chosen is settled for whatever comes later.
+        let version = |record: &PackageRecord| (record.name.clone(), record.version.clone());
+        let mut settled: BTreeMap<String, Version> = sets.full.values().map(version).collect();
+        for (name, wish) in self.recipes {
+            let chosen = self.pins.choose_beside(&universe, &wish, &self.update, &settled);
+            let chosen = chosen.map_err(|error| (Some(name.clone()), error))?;
+            settled.extend(chosen.full.values().map(version));
+            let mut inputs = chosen.full;
+            inputs.retain(|name, _| !chosen.essential.contains(name));
+            sets.recipes.insert(name.to_string(), inputs);
+        }
+        Ok(sets)
     }
 }
 
@@ -79,7 +109,12 @@ pub(super) fn repositories(debian: &Debian) -> BTreeSet<&Name> {
     debian.packages.iter().filter_map(|package| package.from.as_ref()).collect()
 }
 
-fn wish(image: &Image, debian: &Debian, before: Option<&LockedPlatform>) -> Wish {
+fn wish(
+    image: &Image,
+    debian: &Debian,
+    platform: Platform,
+    before: Option<&LockedPlatform>,
+) -> Wish {
     let mut roots: Vec<PackageRequest> = debian
         .packages
         .iter()
@@ -89,6 +124,12 @@ fn wish(image: &Image, debian: &Debian, before: Option<&LockedPlatform>) -> Wish
             repository: package.from.as_ref().map(ToString::to_string),
         })
         .collect();
+    let runtime = image.recipes_on(platform).flat_map(|(_, recipe)| &recipe.runtime);
+    for package in runtime {
+        if roots.iter().all(|root| root.name != package.as_str()) {
+            roots.push(PackageRequest::named(package.as_str()));
+        }
+    }
     // What recipes' results were found to need is asked for as long as the recipes are there.
     let found = before.into_iter().flat_map(|content| &content.found_by);
     for (package, _) in found.filter(|(_, recipe)| image.recipes.contains_key(*recipe)) {
@@ -104,7 +145,12 @@ fn wish(image: &Image, debian: &Debian, before: Option<&LockedPlatform>) -> Wish
     }
 }
 
-fn explain(image: &Image, platform: Platform, main: ArchiveKey, error: PinError) -> ResolveError {
+fn explain(
+    image: &Image,
+    platform: Platform,
+    main: ArchiveKey,
+    (recipe, error): Refusal,
+) -> ResolveError {
     match error {
         PinError::InTheWay(source) => ResolveError::Pinned { platform, source },
         PinError::Set(SetError::NoBase(package)) => ResolveError::NoBase { archive: main, package },
@@ -114,22 +160,33 @@ fn explain(image: &Image, platform: Platform, main: ArchiveKey, error: PinError)
             let place = image.debian.as_ref().map(|debian| debian.place).unwrap_or_default();
             ResolveError::Request(Box::new(image.problem(place, message).into()))
         }
-        PinError::Set(SetError::Unsolvable(source)) => match refused(image, &main.suite, &source) {
-            Some(problems) => ResolveError::Request(Box::new(problems)),
-            None => ResolveError::Unsolvable { platform, source },
-        },
+        PinError::Set(SetError::Unsolvable(source)) => {
+            match refused(image, recipe.as_ref(), &main.suite, &source) {
+                Some(problems) => ResolveError::Request(Box::new(problems)),
+                None => ResolveError::Unsolvable { platform, source },
+            }
+        }
     }
 }
 
 /// The problems of an unsolvable request that lie with single packages of image.toml, at their
 /// places; `None` if there are others.
-fn refused(image: &Image, suite: &Suite, unsolvable: &Unsolvable) -> Option<Diagnostics> {
+fn refused(
+    image: &Image,
+    recipe: Option<&Name>,
+    suite: &Suite,
+    unsolvable: &Unsolvable,
+) -> Option<Diagnostics> {
     let problems = unsolvable.failures.iter().map(|failure| {
         let [rejection] = failure.rejections.as_slice() else { return None };
-        let debian = image.debian.as_ref()?;
-        let mut packages = debian.packages.iter();
-        let package = packages.find(|package| package.name.as_str() == rejection.candidate)?;
-        problem(image, package.place, suite, &rejection.candidate, &rejection.problem)
+        let place = match recipe {
+            Some(recipe) => image.recipes.get(recipe)?.place,
+            None => {
+                let mut packages = image.debian.as_ref()?.packages.iter();
+                packages.find(|package| package.name.as_str() == rejection.candidate)?.place
+            }
+        };
+        problem(image, place, suite, &rejection.candidate, &rejection.problem)
     });
     Diagnostics::new(problems.collect::<Option<Vec<_>>>()?)
 }

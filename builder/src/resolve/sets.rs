@@ -43,6 +43,8 @@ pub(super) struct Sets {
     pub essential: BTreeSet<String>,
     /// Names of (2).
     pub image: BTreeSet<String>,
+    /// What each recipe's build needs above (1), by the recipe's name.
+    pub recipes: BTreeMap<String, BTreeMap<String, PackageRecord>>,
 }
 
 /// Why there are no sets.
@@ -102,7 +104,7 @@ pub(super) fn choose(
         false => Reached::new(&solution, wish).run()?,
     };
     let full = solution.packages.iter().map(|record| (record.name.clone(), (*record).clone()));
-    Ok(Sets { full: full.collect(), essential, image })
+    Ok(Sets { full: full.collect(), essential, image, recipes: BTreeMap::new() })
 }
 
 fn names(solution: &Solution<'_>) -> BTreeSet<String> {

@@ -18,7 +18,9 @@ use crate::lock::{
     PackageKey,
 };
 use crate::source::debian::index::PackageRecord;
-use crate::spec::{Architecture, Debian, Image, PackageName, PackageVersion, Platform, Suite};
+use crate::spec::{
+    Architecture, Debian, Image, Name, PackageName, PackageVersion, Platform, Suite,
+};
 
 fn locked<'a>(image: &Image, previous: Option<&'a Lock>) -> Option<&'a LockedImage> {
     previous?.images.get(&image.name)
@@ -90,7 +92,7 @@ fn copy_pins<'a>(
     contents: impl Iterator<Item = &'a LockedPlatform>,
 ) {
     let Some(previous) = previous else { return };
-    for key in contents.flat_map(LockedPlatform::all) {
+    for key in contents.flat_map(LockedPlatform::everything) {
         if let Some(package) = previous.packages.get(key) {
             lock.packages.insert(key.clone(), package.clone());
         }
@@ -177,6 +179,7 @@ impl Share<'_> {
             packages: BTreeSet::new(),
             essential: BTreeSet::new(),
             configure: BTreeSet::new(),
+            recipes: BTreeMap::new(),
             ..before.cloned().unwrap_or_default()
         };
         for (name, record) in &sets.full {
@@ -193,6 +196,15 @@ impl Share<'_> {
                 content.configure.insert(key.clone());
             }
             lock.packages.insert(key, package);
+        }
+        for (recipe, records) in &sets.recipes {
+            let mut inputs = BTreeSet::new();
+            for record in records.values() {
+                let (key, package) = self.pin(record)?;
+                inputs.insert(key.clone());
+                lock.packages.insert(key, package);
+            }
+            content.recipes.insert(pinnable(recipe, Name::new(recipe))?, inputs);
         }
         let packages: BTreeSet<&PackageName> =
             content.packages.iter().map(|key| &key.name).collect();
@@ -240,8 +252,8 @@ impl Share<'_> {
         let pins = |lock: Option<&Lock>, content: &LockedImage| -> BTreeMap<Platform, Vec<_>> {
             let of = |content: &LockedPlatform| {
                 let roles = [&content.packages, &content.essential, &content.configure];
-                let keys =
-                    roles.into_iter().flat_map(|role| role.iter().cloned().map(Some).chain([None]));
+                let roles = roles.into_iter().chain(content.recipes.values());
+                let keys = roles.flat_map(|role| role.iter().cloned().map(Some).chain([None]));
                 keys.map(|key| {
                     let pin = key.as_ref().and_then(|key| lock?.packages.get(key));
                     (key.clone(), pin.map(|pin| pin.sha256))

@@ -22,7 +22,7 @@
 //! # What a command sees
 //!
 //! The root, a private `/proc` (its `sys` read-only, host-wide files covered), a minimal `/dev`, an
-//! empty `/sys`, empty `/tmp` and `/build`; host name `localhost`; no network (the loopback device
+//! empty `/sys`, empty `/tmp` and `/build` (for recipes the latter is the root's own); host name `localhost`; no network (the loopback device
 //! is down); nothing on standard input, no other descriptor, exactly the environment it was given;
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.

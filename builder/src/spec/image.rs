@@ -12,7 +12,7 @@ use super::files::{self, FileEntry, FileSource};
 use super::names::{AccountName, ImageName, Name, Tag};
 use super::options::{self, Finish, ImageOptions};
 use super::platform::Platform;
-use super::recipe::{Recipe, RecipeOutput, Recipes};
+use super::recipe::{Recipe, RecipeBuilder, RecipeOutput, RecipeSource, Recipes};
 use super::reference::ImageReference;
 use super::schema;
 use super::users::{self, BASE_ACCOUNTS, Group, User};
@@ -86,17 +86,34 @@ impl Image {
 
     /// What this version reads but cannot build, each with its place.
     pub fn unsupported(&self) -> Option<Diagnostics> {
-        let recipes = self.recipes.iter().map(|(name, recipe)| {
-            self.problem(
-                recipe.place,
-                format!("recipe `{name}`: recipes are not in this version yet"),
+        let recipes = self.recipes.iter().filter_map(|(name, recipe)| {
+            if self.debian.is_none() {
+                let message = format!("recipe `{name}` needs [debian] to build with");
+                let help = "add [debian] with a suite; `packages` may be left out";
+                return Some(self.problem(recipe.place, message).with_help(help));
+            }
+            let what = match (&recipe.source, recipe.builder) {
+                (_, builder) if builder != RecipeBuilder::Script => {
+                    format!("builder `{}`", builder.as_str())
+                }
+                (Some(RecipeSource::Git { .. }), _) => "a source from git".to_owned(),
+                _ => return None,
+            };
+            let message = format!("recipe `{name}`: {what} is not in this version yet");
+            Some(
+                self.problem(recipe.place, message)
+                    .with_help("fetch it outside, and name a folder as `source`"),
             )
-            .with_help("build it outside and add the result under [files]")
         });
         let from = self.from.iter().map(|(_, place)| {
             self.problem(*place, "building on a base image is not in this version yet")
         });
         Diagnostics::new(recipes.chain(from).collect())
+    }
+
+    /// The recipes that are built for a platform.
+    pub fn recipes_on(&self, platform: Platform) -> impl Iterator<Item = (&Name, &Recipe)> {
+        self.recipes.iter().filter(move |(_, recipe)| recipe.is_for(platform))
     }
 
     /// The outputs of recipes that enter the image as such: those of `[image] recipes`, else the
@@ -274,7 +291,7 @@ fn check_content(top: &Table<'_>, image: &Image) {
             top.problem_at(repository.place, message).record();
         }
     }
-    if debian.packages.is_empty() && !debian.essential {
+    if debian.packages.is_empty() && !debian.essential && image.recipes.is_empty() {
         top.problem_at(debian.place, "[debian] asks for no package")
             .help("add packages = [\"…\"], or essential = true for the base system alone")
             .record();

@@ -36,7 +36,7 @@ pub use names::{
 };
 pub use options::{Compression, Finish, ImageOptions, Layers, MOST_LAYERS};
 pub use platform::Platform;
-pub use recipe::{DEFAULT_OUTPUT, Recipe, RecipeBuilder, RecipeOutput, RecipeSource};
+pub use recipe::{ArchiveKind, DEFAULT_OUTPUT, Recipe, RecipeBuilder, RecipeOutput, RecipeSource};
 pub use reference::ImageReference;
 pub use starter::starter;
 pub use users::{Group, User};

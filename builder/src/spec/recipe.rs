@@ -1,6 +1,7 @@
 //! `[recipe.NAME]`: what is built from source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use drystone_store::digest::BlobDigest;
 use url::Url;
@@ -11,12 +12,12 @@ use super::config::environment;
 use super::names::{Name, PackageName};
 use super::platform::Platform;
 use super::schema;
-use super::values::{LocalPath, address, sha256};
+use super::values::{LocalPath, address, duration, sha256};
 
 /// The output that a recipe has when it names none.
 pub const DEFAULT_OUTPUT: &str = "out";
 
-/// One recipe, read and checked. Building recipes is not in this version.
+/// One recipe, read and checked.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// What runs it.
@@ -37,10 +38,34 @@ pub struct Recipe {
     pub env: BTreeMap<String, String>,
     /// The outputs, in the order as written; the first is the default.
     pub outputs: Vec<Name>,
+    /// How long its script may run.
+    pub time_limit: Option<Duration>,
+    /// How long its script may print nothing.
+    pub silence_limit: Option<Duration>,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
     /// Where it stands.
     pub place: Place,
+}
+
+impl Recipe {
+    /// The Debian packages that its build asks for: those of `debian`, and what its patches need.
+    pub fn build_packages(&self) -> BTreeSet<PackageName> {
+        let mut packages: BTreeSet<PackageName> = self.debian.iter().cloned().collect();
+        if !self.patches.is_empty() {
+            packages.insert(PackageName::new("patch").expect("a valid name"));
+        }
+        if let Some(RecipeSource::Download { unpack: Some(kind), .. }) = &self.source {
+            let package = kind.package();
+            packages.extend(package.map(|name| PackageName::new(name).expect("a valid name")));
+        }
+        packages
+    }
+
+    /// Whether it is built for a platform.
+    pub fn is_for(&self, platform: Platform) -> bool {
+        self.platforms.is_empty() || self.platforms.contains(&platform)
+    }
 }
 
 /// What runs a recipe.
@@ -94,6 +119,8 @@ pub enum RecipeSource {
         url: Url,
         /// Its digest.
         sha256: BlobDigest,
+        /// What kind of archive is unpacked; the file is taken as it is when absent.
+        unpack: Option<ArchiveKind>,
     },
     /// A commit of a git repository.
     Git {
@@ -102,6 +129,39 @@ pub enum RecipeSource {
         /// The full commit id.
         revision: String,
     },
+}
+
+/// An archive, by the end of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// tar, compressed or not: the program that it needs to be read, and its package.
+    Tar(Option<&'static str>),
+    /// zip.
+    Zip,
+}
+
+impl ArchiveKind {
+    /// The kind that a file's name means.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let kinds = [
+            (&[".tar", ".tar.gz", ".tgz"][..], Self::Tar(None)),
+            (&[".tar.xz", ".txz", ".tar.lzma"], Self::Tar(Some("xz-utils"))),
+            (&[".tar.bz2", ".tbz2", ".tbz"], Self::Tar(Some("bzip2"))),
+            (&[".tar.zst", ".tzst"], Self::Tar(Some("zstd"))),
+            (&[".zip"], Self::Zip),
+        ];
+        let found = kinds.into_iter().find(|(ends, _)| ends.iter().any(|end| name.ends_with(end)));
+        found.map(|(_, kind)| kind)
+    }
+
+    /// The Debian package that unpacks it, if that is not Essential.
+    pub fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Tar(package) => package,
+            Self::Zip => Some("unzip"),
+        }
+    }
 }
 
 /// An output of a recipe: `NAME`, or `NAME:OUTPUT`.
@@ -163,6 +223,7 @@ impl Recipes {
         for (output, value) in &references {
             recipes.check(output, value);
         }
+        recipes.check_circles(top);
         recipes
     }
 
@@ -184,6 +245,41 @@ impl Recipes {
                 .help(format!("it has: {known}"))
                 .record();
         }
+    }
+
+    /// Records a problem for each circle of recipes that need each other.
+    fn check_circles(&self, top: &Table<'_>) {
+        let mut settled: BTreeSet<&Name> = BTreeSet::new();
+        for name in self.all.keys() {
+            let Some(circle) = self.circle(name, &mut Vec::new(), &mut settled) else { continue };
+            let mut names: Vec<&str> = circle.iter().map(|name| name.as_str()).collect();
+            names.extend(names.first().copied());
+            let place = self.all[circle[0]].place;
+            let message = format!("recipes need each other in a circle: {}", names.join(" -> "));
+            top.problem_at(place, message).help("break it where one needs the least").record();
+            settled.extend(circle);
+        }
+    }
+
+    /// The first circle that is met on the way from a recipe to what it needs.
+    fn circle<'a>(
+        &'a self,
+        name: &'a Name,
+        way: &mut Vec<&'a Name>,
+        settled: &mut BTreeSet<&'a Name>,
+    ) -> Option<Vec<&'a Name>> {
+        if settled.contains(name) {
+            return None;
+        }
+        if let Some(start) = way.iter().position(|earlier| *earlier == name) {
+            return Some(way[start..].to_vec());
+        }
+        way.push(name);
+        let needs = self.all.get(name).map_or(&[][..], |recipe| &recipe.recipes);
+        let found = needs.iter().find_map(|need| self.circle(&need.recipe, way, settled));
+        way.pop();
+        settled.insert(name);
+        found
     }
 
     /// Reads a list of outputs and checks each.
@@ -231,6 +327,8 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
         script,
         env: environment(table, "env"),
         outputs,
+        time_limit: table.text_as("time-limit", duration),
+        silence_limit: table.text_as("silence-limit", duration),
         platforms: table.texts_as("platforms", Platform::new),
         place,
     };
@@ -253,10 +351,10 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     };
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
-        "url" => &["sha256"],
+        "url" => &["sha256", "unpack"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "revision"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -272,7 +370,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         "url" => {
             let url = table.text_as("url", address);
             let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
-            Some(RecipeSource::Download { url: url?, sha256: digest? })
+            let wanted = table.flag("unpack", true);
+            let url = url?;
+            let name = url.path().rsplit('/').next().unwrap_or_default();
+            let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
+            Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
         _ => {
             let url = table.text_as("git", address);

@@ -141,6 +141,8 @@ pub(super) static RECIPE: Schema = table(
         key("script", "a shell script, a string", r#"script = "make install DESTDIR=$out""#),
         key("env", "a table of strings", r#"env = { CFLAGS = "-O2" }"#),
         key("outputs", "a list of names", r#"outputs = ["out", "dev"]"#),
+        key("time-limit", "a span of time, a string", r#"time-limit = "2h""#),
+        key("silence-limit", "a span of time, a string", r#"silence-limit = "10m""#),
         key("platforms", "a list of platforms", r#"platforms = ["linux/amd64"]"#),
     ],
 );
@@ -153,6 +155,7 @@ pub(super) static RECIPE_SOURCE: Schema = table(
         key("exclude", "a list of patterns", r#"exclude = ["**/*.md"]"#),
         key("url", "an address, a string", r#"url = "https://example.com/thing-1.0.tar.gz""#),
         key("sha256", "64 hexadecimal digits", "sha256 = \"…\""),
+        key("unpack", "true or false", "unpack = false"),
         key("git", "a repository's address, a string", r#"git = "https://example.com/thing.git""#),
         key("revision", "a full commit id, a string", "revision = \"…\""),
     ],

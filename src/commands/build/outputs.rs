@@ -68,6 +68,12 @@ impl Written {
     }
 }
 
+/// Where the tarball goes when nothing is said.
+pub fn default_archive(image: &Image) -> PathBuf {
+    let last = image.name.as_str().rsplit('/').next().unwrap_or("image");
+    image.directory.join(format!("{last}.tar"))
+}
+
 impl Targets {
     /// Decides from what was typed.
     pub fn new(arguments: &BuildArguments, image: &Image) -> Result<Self, Failure> {
@@ -77,10 +83,7 @@ impl Targets {
         let archive = match &arguments.output {
             Some(path) => Some(path.clone()),
             None if elsewhere => None,
-            None => {
-                let last = image.name.as_str().rsplit('/').next().unwrap_or("image");
-                Some(image.directory.join(format!("{last}.tar")))
-            }
+            None => Some(default_archive(image)),
         };
         if let Some(folder) = archive.as_deref().filter(|path| path.is_dir()) {
             return Err(Failure::usage(format!("{} is a folder", folder.display()))

@@ -23,14 +23,20 @@ pub struct Report<'a> {
     pub built: &'a Built,
     /// Where it went.
     pub written: &'a [Written],
-    /// Requests to registries, and the bytes that they moved.
-    pub traffic: &'a Counts,
-    /// What binary caches gave and got.
-    pub cached: &'a CacheReport,
+    /// What went over the network to registries and caches.
+    pub exchanged: &'a Exchanged,
     /// Whether the lock file changed.
     pub lock_changed: bool,
     /// What the user should know.
     pub warnings: &'a [String],
+}
+
+/// What went over the network to registries and caches.
+pub struct Exchanged {
+    /// Requests to registries, and the bytes that they moved.
+    pub traffic: Counts,
+    /// What binary caches gave and got.
+    pub cached: CacheReport,
 }
 
 impl Report<'_> {
@@ -49,8 +55,8 @@ impl Report<'_> {
                 "changed": self.lock_changed,
             },
             "outputs": self.written,
-            "registry": self.traffic,
-            "cache": self.cached,
+            "registry": self.exchanged.traffic,
+            "cache": self.exchanged.cached,
             "platforms": set.images().iter().map(platform).collect::<Vec<_>>(),
             "ignored_files": self.built.ignored_files,
             "warnings": self.warnings,

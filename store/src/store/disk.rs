@@ -83,7 +83,7 @@ impl Store {
     /// Looks through the store's directory.
     pub(super) fn scan(&self) -> Result<Disk, StoreError> {
         let mut disk = Disk::default();
-        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp"];
+        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp", "kept"];
         for (entry, name, data) in entries(&self.root)? {
             let is_known = known.contains(&name.as_str()) && data.is_dir();
             let is_database = name == "db.sqlite" || name.starts_with("db.sqlite-");

@@ -28,6 +28,8 @@ const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
 const DT_SONAME: u64 = 14;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const GNU_PROPERTY_X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 
@@ -231,6 +233,62 @@ fn inspect_class(ldconfig: &Ldconfig, content: &[u8], class: u8) -> Option<Libra
     let strings = table.wrapping_sub(load_offset(&segments, table));
     read_names(ldconfig, &object, &entries, strings, &mut library)?;
     Some(library)
+}
+
+/// What a program or library needs of others when it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// The loader, of a program.
+    pub interpreter: Option<String>,
+    /// The libraries, by the names that the loader looks for.
+    pub libraries: Vec<String>,
+    /// Where it looks first, as written: `$ORIGIN` and empty parts included.
+    pub run_path: Vec<String>,
+}
+
+/// Reads what an ELF file needs; `None` for any other file, and for one that is malformed.
+pub fn needs(content: &[u8]) -> Option<Needs> {
+    const LITTLE_ENDIAN: u8 = 1;
+    if content.len() < SMALLEST_32 || !content.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let wide = match (content[4], content[5]) {
+        (CLASS_32, LITTLE_ENDIAN) => false,
+        (CLASS_64, LITTLE_ENDIAN) => true,
+        _ => return None,
+    };
+    let object = Object { content, wide };
+    let segments = object.segments()?;
+    let text = |offset: u64| {
+        let bytes = object.string(offset)?;
+        (bytes.len() <= 4096).then(|| String::from_utf8_lossy(bytes).into_owned())
+    };
+    let mut needs = Needs::default();
+    let mut dynamic = None;
+    for segment in &segments {
+        match segment.kind {
+            PT_DYNAMIC if segment.file_size > 0 => dynamic = Some(segment.offset),
+            PT_INTERP => needs.interpreter = Some(text(segment.offset)?),
+            _ => {}
+        }
+    }
+    let Some(dynamic) = dynamic else { return Some(needs) };
+    let entries = object.dynamic(dynamic)?;
+    let Some((_, table)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else {
+        return Some(needs);
+    };
+    let strings = table.wrapping_sub(load_offset(&segments, *table));
+    let find = |wanted: u64| entries.iter().filter(move |(tag, _)| *tag == wanted);
+    for (_, value) in find(DT_NEEDED) {
+        needs.libraries.push(text(strings.wrapping_add(*value))?);
+    }
+    // The older kind counts only where there is none of the newer.
+    let path = find(DT_RUNPATH).chain(find(DT_RPATH)).next();
+    if let Some((_, value)) = path {
+        let path = text(strings.wrapping_add(*value))?;
+        needs.run_path = path.split(':').map(str::to_owned).collect();
+    }
+    Some(needs)
 }
 
 /// The difference between addresses and file offsets in the segment that holds `address`.

@@ -25,6 +25,8 @@ use drystone_store::tree::TreePath;
 
 use super::root_view::RootView;
 
+pub use elf::{Needs, needs};
+
 /// Why no loader cache could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LoaderCacheError {
@@ -82,7 +84,7 @@ impl Machine {
         }
     }
 
-    const fn triplet(self) -> &'static str {
+    pub(crate) const fn triplet(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-linux-gnu",
             Self::Arm64 => "aarch64-linux-gnu",

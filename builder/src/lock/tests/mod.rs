@@ -73,7 +73,8 @@ pub(super) fn sample(image: &str, version: &str) -> Lock {
     let content = LockedPlatform {
         packages: [libc.clone(), redis].into(),
         essential: [libc].into(),
-        configure: [debconf].into(),
+        configure: [debconf.clone()].into(),
+        recipes: [(Name::new("app").unwrap(), [debconf].into())].into(),
         found_by: [(PackageName::new("libc6").unwrap(), Name::new("app").unwrap())].into(),
         order: Some("bookworm-1".to_owned()),
         layers: vec![
@@ -94,6 +95,7 @@ pub(super) fn sample(image: &str, version: &str) -> Lock {
             recommends: true,
             exclude: [PackageName::new("mawk").unwrap()].into(),
             repositories: Default::default(),
+            recipes: [RequestedRecipe::new("app debconf").unwrap()].into(),
         }),
         archives: [main, security].into(),
         users: [("redis".to_owned(), 101)].into(),

@@ -49,6 +49,7 @@ prop_compose! {
         essential in any::<bool>(),
         recommends in any::<bool>(),
         repository in prop::option::of("[a-z]{1,4} [a-z]{1,4}( [a-z]{1,4}){0,2}"),
+        recipes in prop::collection::vec("[a-z]{1,4}( [a-z]{2,4}){0,2}", 0..2),
     ) -> LockedRequest {
         let packages = packages.into_iter().map(|(name, version, from)| {
             let version = version.map(|version| format!(" {version}")).unwrap_or_default();
@@ -63,6 +64,7 @@ prop_compose! {
             recommends,
             exclude: Default::default(),
             repositories: repository.iter().map(|text| RequestedRepository::new(text).unwrap()).collect(),
+            recipes: recipes.iter().map(|text| RequestedRecipe::new(text).unwrap()).collect(),
         }
     }
 }
@@ -97,6 +99,11 @@ prop_compose! {
                 packages: packages.into_iter().collect(),
                 essential: chosen(&keys, platform, &second).into_iter().collect(),
                 configure: Default::default(),
+                recipes: [
+                    (Name::new("a.b").unwrap(), chosen(&keys, platform, &second).into_iter().collect()),
+                    (Name::new("none").unwrap(), Default::default()),
+                ]
+                .into(),
                 order: order.clone(),
                 layers,
             };

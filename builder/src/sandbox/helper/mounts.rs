@@ -9,6 +9,7 @@ use rustix::mount::{
 };
 
 use super::super::error::{At, Failure};
+use super::super::request::{Profile, RootRequest};
 use super::descriptor_path;
 
 /// Directories that the sandbox covers. Where the trees lack one, it must be in no difference.
@@ -46,12 +47,15 @@ const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// Mounts everything but `/proc`, which needs the process namespace.
-pub(super) fn furnish(root: &OwnedFd, extra: &[String]) -> Result<(), Failure> {
+pub(super) fn furnish(root: &OwnedFd, request: &RootRequest) -> Result<(), Failure> {
     let sys = open_inside(root, "sys")?;
     mount_tmpfs(&sys, NO_DEVICES | MountFlags::NOEXEC | MountFlags::RDONLY, c"mode=0555", "sys")?;
     mount_tmpfs(&open_inside(root, "tmp")?, NO_DEVICES, c"mode=1777", "tmp")?;
-    mount_tmpfs(&open_inside(root, "build")?, NO_DEVICES, c"mode=0755", "build")?;
-    for path in extra {
+    // A recipe's source stands below /build, and what is built there may be large.
+    if request.profile == Profile::Configure {
+        mount_tmpfs(&open_inside(root, "build")?, NO_DEVICES, c"mode=0755", "build")?;
+    }
+    for path in &request.tmpfs {
         let path = path.trim_matches('/');
         mount_tmpfs(&open_inside(root, path)?, NO_DEVICES, c"mode=0755", path)?;
     }

@@ -59,7 +59,7 @@ impl Supervisor {
         if !die_with(session) {
             return Err(Failure::host("the session is gone", "", None));
         }
-        mounts::furnish(&root, &request.tmpfs)?;
+        mounts::furnish(&root, request)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
         let (init, process) = start_init(request, &filter)?;

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::mirror::address_of;
 use super::openpgp::{Keyring, SignatureError, Verified, verify_clearsigned, verify_detached};
+use super::xz;
 use crate::source::fetch::{DownloadObserver, Downloader, FetchError, shown};
 
 /// The largest Release that is read, in bytes; Debian's largest has 0.3 MB.
@@ -263,18 +264,15 @@ fn unpack(
     stated: Option<(BlobDigest, u64)>,
 ) -> Result<Vec<u8>, ArchiveError> {
     let limit = stated.map_or(INDEX_LIMIT, |(_, size)| size.min(INDEX_LIMIT));
+    let damaged = |source| ArchiveError::Decompress { path: path.to_owned(), source };
     let mut reader: Box<dyn Read + '_> = match form {
-        Form::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
+        Form::Xz => Box::new(xz::xz(packed).map_err(damaged)?),
         Form::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
         Form::Plain => Box::new(packed),
     };
     // Reserve what is likely, not what a Release may claim.
     let mut bytes = Vec::with_capacity(usize::try_from(limit.min(128 << 20)).unwrap_or_default());
-    reader
-        .by_ref()
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| ArchiveError::Decompress { path: path.to_owned(), source })?;
+    reader.by_ref().take(limit + 1).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes.len() as u64 > limit {
         return Err(ArchiveError::TooLarge { path: path.to_owned(), limit });
     }

@@ -52,8 +52,8 @@ const fn directory_mode(mode: u32) -> u32 {
 
 impl Assembly {
     fn add(&mut self, spec: &FileSpec) -> Result<(), FilesError> {
-        if let FileSource::Path { path, include } = &spec.source {
-            return self.add_path(spec, path, include);
+        if let FileSource::Path { path, include, exclude } = &spec.source {
+            return self.add_path(spec, path, &Include::new(include, exclude)?);
         }
         let path = spec.destination.clone().ok_or(FilesError::RootDestination)?;
         check_name(&path)?;
@@ -112,7 +112,7 @@ impl Assembly {
         &mut self,
         spec: &FileSpec,
         path: &Path,
-        include: &[String],
+        include: &Include,
     ) -> Result<(), FilesError> {
         let missing = || FilesError::Missing {
             path: path.to_owned(),
@@ -145,14 +145,13 @@ impl Assembly {
         &mut self,
         spec: &FileSpec,
         folder: &Path,
-        include: &[String],
+        include: &Include,
     ) -> Result<(), FilesError> {
         let above = IgnoreRules::above(folder, &mut self.recorder)?;
         let whole = above.as_ref().is_some_and(|rules| rules.ignores_named(folder, true));
-        let include = Include::new(include)?;
         let mut walk = Walk {
             root: folder,
-            include: &include,
+            include,
             recorder: &mut self.recorder,
             whole,
             ignored: 0,

@@ -133,6 +133,8 @@ pub enum FileSource {
         /// Globs, relative to the folder, of what is taken; empty takes everything. `*` stops at a
         /// slash, `**` does not, and the name of a directory takes all below it.
         include: Vec<String>,
+        /// Globs of the same kind of what is left out, whatever `include` says.
+        exclude: Vec<String>,
     },
     /// A file that the store keeps under its digest: never executable by itself, and not stamped,
     /// since it cannot change.

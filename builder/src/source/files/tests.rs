@@ -34,7 +34,7 @@ fn spec(destination: &str, source: FileSource) -> FileSpec {
 }
 
 fn local(path: &Path) -> FileSource {
-    FileSource::Path { path: path.to_owned(), include: Vec::new() }
+    FileSource::Path { path: path.to_owned(), include: Vec::new(), exclude: Vec::new() }
 }
 
 fn take(path: &Path) -> SourceTree {
@@ -253,7 +253,9 @@ fn include_takes_what_it_names() {
     let include = |patterns: &[&str]| {
         let include = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         let path = source.path().to_owned();
-        let tree = read_sources(&[spec("/", FileSource::Path { path, include })]).unwrap();
+        let tree =
+            read_sources(&[spec("/", FileSource::Path { path, include, exclude: Vec::new() })])
+                .unwrap();
         paths(&tree).join(" ")
     };
     assert_eq!(
@@ -264,7 +266,7 @@ fn include_takes_what_it_names() {
     assert_eq!(include(&["**/*.md"]), "README.md docs docs/guide docs/guide/x.md");
     assert_eq!(include(&["*.md", "web"]), "README.md web");
     let path = source.path().to_owned();
-    let bad = spec("/", FileSource::Path { path, include: vec!["a[".into()] });
+    let bad = spec("/", FileSource::Path { path, include: vec!["a[".into()], exclude: Vec::new() });
     assert!(matches!(read_sources(&[bad]), Err(FilesError::Pattern { .. })));
 }
 

@@ -52,36 +52,50 @@ fn utf8(text: &Path, path: &Path) -> Result<String, FilesError> {
     })
 }
 
-/// The `include` patterns of a source.
-pub struct Include(Option<GlobSet>);
+/// The `include` and `exclude` patterns of a source.
+pub struct Include {
+    taken: Option<GlobSet>,
+    left_out: Option<GlobSet>,
+}
 
 impl Include {
-    pub fn new(patterns: &[String]) -> Result<Self, FilesError> {
-        if patterns.is_empty() {
-            return Ok(Self(None));
-        }
-        let wrong = |error: globset::Error| FilesError::Pattern {
-            place: "include".to_owned(),
-            message: error.to_string(),
-        };
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
-            set.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(wrong)?);
-        }
-        Ok(Self(Some(set.build().map_err(wrong)?)))
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, FilesError> {
+        Ok(Self { taken: globs("include", include)?, left_out: globs("exclude", exclude)? })
     }
 
     /// Whether a relative path, or a directory above it, is named.
     fn takes(&self, relative: &Path) -> bool {
-        match &self.0 {
-            None => true,
-            Some(set) => relative
-                .ancestors()
-                .take_while(|path| !path.as_os_str().is_empty())
-                .any(|path| set.is_match(path)),
-        }
+        self.taken.as_ref().is_none_or(|set| names(set, relative))
     }
+
+    /// Whether a relative path is left out.
+    fn leaves_out(&self, relative: &Path) -> bool {
+        self.left_out.as_ref().is_some_and(|set| set.is_match(relative))
+    }
+}
+
+/// Whether patterns name a path or a directory above it.
+fn names(set: &GlobSet, relative: &Path) -> bool {
+    relative
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty())
+        .any(|path| set.is_match(path))
+}
+
+fn globs(place: &str, patterns: &[String]) -> Result<Option<GlobSet>, FilesError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error: globset::Error| FilesError::Pattern {
+        place: place.to_owned(),
+        message: error.to_string(),
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
+        set.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(wrong)?);
+    }
+    Ok(Some(set.build().map_err(wrong)?))
 }
 
 /// Walks one folder.
@@ -131,6 +145,9 @@ impl Walk<'_> {
         let is_directory = path.symlink_metadata().map_err(read())?.is_dir();
         if rules.ignores(&path, is_directory) {
             self.ignored += 1;
+            return Ok(());
+        }
+        if self.include.leaves_out(relative) {
             return Ok(());
         }
         let taken = self.include.takes(relative);

@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read};
 
 use super::DebError;
+use crate::source::debian::xz;
 
 /// A reader of the tar stream in a member named `name`, which starts with `stem`.
 pub(super) fn decompress<'a>(
@@ -14,12 +15,8 @@ pub(super) fn decompress<'a>(
     Ok(match &name[stem.len()..] {
         "" => Box::new(content),
         ".gz" => Box::new(flate2::read::MultiGzDecoder::new(content)),
-        ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(content)),
-        ".lzma" => {
-            let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX)
-                .map_err(|error| damaged(std::io::Error::other(error)))?;
-            Box::new(liblzma::read::XzDecoder::new_stream(content, stream))
-        }
+        ".xz" => Box::new(xz::xz(content).map_err(damaged)?),
+        ".lzma" => Box::new(xz::lzma(content).map_err(damaged)?),
         ".zst" => Box::new(
             zstd::stream::read::Decoder::with_buffer(BufReader::new(content)).map_err(damaged)?,
         ),
