@@ -432,5 +432,8 @@ fn a_cache_that_cannot_be_reached_fails_no_build() {
         assert_eq!(answer.shared("written"), 0);
         assert!(answer.said.contains("warning"), "{}", answer.said);
     }
+    let arguments = ["--offline", "--cache", "127.0.0.1:1/team/cache", "--signing-key", &secret];
+    let answer = first.build(&arguments);
+    assert_eq!(answer.report["cache"]["shared"], serde_json::json!([]), "nobody is asked");
     assert_eq!(fs::read_dir(world.path("mine")).unwrap().count(), 1, "nothing is written there");
 }

@@ -185,6 +185,16 @@ fn sharing_again_writes_nothing_and_more_compressions_are_added() {
     assert_eq!((again.written, again.existed, again.blobs), (0, 1, 0));
     assert_eq!(writes(&world), before, "not even the bundle");
 
+    // However many there are, the bundle says that they are there.
+    let many = World::new();
+    let packages: Vec<Attestation> =
+        (1..50).map(|seed| many.package(seed, seed, &[Compression::Gzip1])).collect();
+    let packages: Vec<&Attestation> = packages.iter().collect();
+    many.share(&key(1), &packages);
+    let before = many.requests();
+    assert_eq!(many.share(&key(1), &packages).existed, 49);
+    assert!(many.requests() - before < 10, "{}", many.requests() - before);
+
     let both = world.package(1, 11, &[Compression::Gzip1, Compression::Zstd1]);
     let more = world.share(&key(1), &[&both]);
     assert_eq!((more.written, more.existed), (1, 0));

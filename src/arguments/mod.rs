@@ -1,5 +1,10 @@
 //! The command line as typed. What the words mean together is settled in [`crate::wiring`].
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the texts of --help, where NAME[:TAG] is no link"
+)]
+
 mod build;
 mod explain;
 mod key;

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use drystone_builder::build::{
     BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
@@ -41,7 +42,7 @@ use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
 use outputs::Targets;
-use pushing::{LayerSources, Pushing};
+use pushing::Pushing;
 use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
@@ -185,6 +186,7 @@ fn begin(
             locked: arguments.locked,
             display: &wiring.display,
         },
+        is_lossy: AtomicBool::new(false),
     };
     work(&begun, &pushing)
 }
@@ -201,22 +203,17 @@ struct Work<'a> {
     caching: Caching,
     runtime: Runtime,
     locking: Locking<'a>,
+    /// Whether a cache turned out to have lost something.
+    is_lossy: AtomicBool,
 }
 
-/// An image whose layers are all here, or known to be in a cache.
-struct Whole {
+/// An image that is where it is wanted.
+struct Done {
     built: Built,
-    /// The lock, closed over what recipes need when they run.
     lock: Lock,
-    sources: LayerSources,
-}
-
-/// What a build did beside building.
-struct Outcome {
+    /// Whether the build added something to the lock's file.
+    recorded: bool,
     written: Vec<outputs::Written>,
-    exchanged: Exchanged,
-    lock_changed: bool,
-    warnings: Vec<String>,
 }
 
 impl Work<'_> {
@@ -232,29 +229,19 @@ impl Work<'_> {
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
-        let mut warnings = warnings;
-        let whole = self.build_whole(arguments, targets, pushing, &lock, &mut warnings)?;
-        let Whole { built, lock, sources } = whole;
-        interrupt::check().map_err(Failure::of)?;
-        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        let Done { built, lock, recorded, written } =
+            self.until_nothing_is_lost(|| self.attempt(arguments, targets, pushing, &lock))?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
-        self.keep(&built, targets.archive.as_deref())?;
-        let output = output::Output {
-            set: &built.set,
-            name: &targets.name,
-            blob_path: &|digest| self.store.blob_path(digest),
-        };
-        let mut written = targets.write(&output, &self.wiring.display)?;
-        if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built, &sources)?);
-        }
         if built.ignored_files > 0 {
             let count = counted(built.ignored_files as u64, "git-ignored file");
             self.wiring.display.note(format!("{count} left out"));
         }
+        let mut warnings = warnings;
+        if self.is_lossy.load(Ordering::Relaxed) {
+            warnings.push(LOSS.to_owned());
+        }
         let exchanged = Exchanged { cached: self.share()?, traffic: pushing.counts() };
-        let outcome = Outcome { written, exchanged, lock_changed, warnings };
-        let answer = self.answer(targets, &built, outcome);
+        let answer = self.answer(targets, &built, &written, &exchanged, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
                 .map_err(|error| Failure::path("write", path, error))?;
@@ -267,18 +254,25 @@ impl Work<'_> {
         say(arguments, &reference, &report)
     }
 
-    fn answer(&self, targets: &Targets, built: &Built, outcome: Outcome) -> Answer {
-        let Outcome { written, exchanged, lock_changed, warnings } = outcome;
+    fn answer(
+        &self,
+        targets: &Targets,
+        built: &Built,
+        written: &[outputs::Written],
+        exchanged: &Exchanged,
+        lock_changed: bool,
+        warnings: Vec<String>,
+    ) -> Answer {
         let named = format!("{}@{}", targets.name, built.set.digest());
         let pushed: Vec<&str> = written.iter().filter_map(outputs::Written::pushed).collect();
         let reference = if pushed.is_empty() { named.clone() } else { pushed.join("\n") };
         let report = report::Report {
             reference: &named,
-            exchanged: &exchanged,
+            exchanged,
             name: &targets.name,
             image: self.image,
             built,
-            written: &written,
+            written,
             lock_changed,
             warnings: &warnings,
         };
@@ -289,6 +283,9 @@ impl Work<'_> {
     }
 
     fn share(&self) -> Result<CacheReport, Failure> {
+        if self.locking.offline {
+            return Ok(CacheReport::default());
+        }
         self.runtime.block_on(async {
             tokio::select! {
                 report = self.caching.share(self.store, &self.wiring.display) => Ok(report),
@@ -297,16 +294,11 @@ impl Work<'_> {
         })
     }
 
-    fn push(
-        &self,
-        pushing: &Pushing,
-        built: &Built,
-        sources: &LayerSources,
-    ) -> Result<Vec<outputs::Written>, Failure> {
+    fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
         let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, sources, &self.wiring.display) => pushed,
+                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -332,54 +324,50 @@ impl Work<'_> {
     }
 
     /// Builds, and again where caches turned out to have lost what they said they had: then it is
-    /// built here. Before anything is written every layer is here, or known to be in a cache.
-    fn build_whole(
+    /// built here.
+    fn until_nothing_is_lost<T>(
         &self,
-        arguments: &BuildArguments,
-        targets: &Targets,
-        pushing: &Pushing,
-        lock: &Lock,
-        warnings: &mut Vec<String>,
-    ) -> Result<Whole, Failure> {
-        let mut losses = 0;
-        loop {
-            let done = self.build(arguments, targets, lock.clone()).and_then(|(built, lock)| {
-                let sources = self.gather(&built, targets, pushing)?;
-                Ok(Whole { built, lock, sources })
-            });
-            match done {
-                Err(failure) if failure.is_lost() && losses < LOSSES => {
-                    losses += 1;
-                    if losses == 1 {
+        attempt: impl Fn() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        for _ in 0..LOSSES {
+            match attempt() {
+                Err(failure) if failure.is_lost() => {
+                    if !self.is_lossy.swap(true, Ordering::Relaxed) {
                         self.wiring.display.warn(LOSS);
-                        warnings.push(LOSS.to_owned());
                     }
                 }
                 done => return done,
             }
         }
+        attempt()
     }
 
-    /// Brings the layers here that outputs on this host need, and finds those of the others.
-    fn gather(
+    /// Builds the image and brings it to where it is wanted.
+    fn attempt(
         &self,
-        built: &Built,
+        arguments: &BuildArguments,
         targets: &Targets,
         pushing: &Pushing,
-    ) -> Result<LayerSources, Failure> {
+        lock: &Lock,
+    ) -> Result<Done, Failure> {
+        let (built, lock) = self.build(arguments, targets, lock.clone())?;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        self.keep(&built, targets.archive.as_deref())?;
         if targets.need_layers() {
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
-        if !pushing.is_wanted() {
-            return Ok(LayerSources::new());
+        let output = output::Output {
+            set: &built.set,
+            name: &targets.name,
+            blob_path: &|digest| self.store.blob_path(digest),
+        };
+        let mut written = targets.write(&output, &self.wiring.display)?;
+        if pushing.is_wanted() {
+            written.extend(self.push(pushing, &built)?);
         }
-        self.runtime.block_on(async {
-            tokio::select! {
-                sources = pushing::sources(&built.set, self.store, &self.caching) => sources,
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        Ok(Done { built, lock, recorded, written })
     }
 
     /// Builds the recipes, closes the lock over what they need when they run, and builds the image.

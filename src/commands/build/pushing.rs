@@ -1,6 +1,6 @@
 //! Pushing what was built.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,9 +26,6 @@ use crate::quantity::Bytes as Quantity;
 use crate::wiring::environment;
 
 const PHASE: &str = "push";
-
-/// The caches that layers are taken from which the store lacks.
-pub type LayerSources = BTreeMap<BlobDigest, Arc<dyn Repository>>;
 
 /// Where the image is pushed to.
 pub struct Pushing {
@@ -94,7 +91,6 @@ impl Pushing {
         set: &ImageSet,
         store: &Store,
         caching: &Caching,
-        sources: &LayerSources,
         display: &Display,
     ) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();
@@ -112,12 +108,7 @@ impl Pushing {
                 None => Vec::new(),
             };
             let mut image = image(set, store, &mounts);
-            // Blobs that the store lacks go from a cache to the target without touching the disk.
-            for piece in &mut image.blobs {
-                if let Some(cache) = sources.get(&piece.upload.digest) {
-                    piece.upload.source = Source::Repository(Arc::clone(cache));
-                }
-            }
+            stream_from_caches(&mut image, store, caching).await?;
             let repository = self.registries.open(&target.location);
             written.push(self.push_one(&image, target, &repository, display).await?);
             if let Location::Registry { host, name } = &target.location {
@@ -223,35 +214,38 @@ fn moved(arrived: &[Arrived]) -> Moved {
     moved
 }
 
-/// The caches that hold the layers which the store lacks.
-///
-/// One that no cache has any more is lost: what made it is forgotten, and the next attempt builds
-/// it. So that is seen before anything is pushed.
-pub async fn sources(
-    set: &ImageSet,
+/// Blobs that the store lacks go from a cache to the target without touching the disk.
+async fn stream_from_caches(
+    image: &mut Image,
     store: &Store,
     caching: &Caching,
-) -> Result<LayerSources, Failure> {
+) -> Result<(), Failure> {
     let caches = caching.repositories();
-    let mut sources = LayerSources::new();
-    for layer in set.layers().iter().filter(|layer| !store.has_blob(&layer.digest)) {
+    for piece in &mut image.blobs {
+        let Upload { digest, size, .. } = piece.upload;
+        if !matches!(piece.upload.source, Source::File(_)) || store.has_blob(&digest) {
+            continue;
+        }
+        let mut from = None;
         for cache in &caches {
-            match cache.blob_size(&layer.digest).await {
-                Ok(Some(size)) if size == layer.size => {
-                    sources.insert(layer.digest, Arc::clone(cache));
+            match cache.blob_size(&digest).await {
+                Ok(Some(found)) if found == size => {
+                    from = Some(Arc::clone(cache));
                     break;
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!("blob {} is not taken from a cache: {error}", layer.digest);
+                    tracing::warn!("blob {digest} is not taken from a cache: {error}");
                 }
             }
         }
-        if !sources.contains_key(&layer.digest) {
-            return Err(Failure::of(store.lost(&layer.digest)));
+        match from {
+            Some(cache) => piece.upload.source = Source::Repository(cache),
+            // What relied on it is forgotten, and the next attempt builds it.
+            None => return Err(Failure::from(store.lost(&digest))),
         }
     }
-    Ok(sources)
+    Ok(())
 }
 
 /// The image as it is pushed: layers from the store's files, documents from memory.
