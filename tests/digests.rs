@@ -213,3 +213,47 @@ fn an_ordinary_user_gets_roots_digest() {
     run("rm", &[OsStr::new("-rf"), home.join("store").as_os_str()]);
     assert_eq!(found, expected);
 }
+
+/// Trees of local files are remembered with stamps of the files: whatever changes must show, and
+/// what was remembered must be what would be made.
+#[test]
+fn local_files_are_read_again_whenever_they_changed() {
+    let Some(world) = World::fresh() else { return };
+    let image = "name = \"files\"\n[files]\n\"/srv\" = \"site/\"\n";
+    let project = world.project("files", image);
+    let layout = world.path("layout").display().to_string();
+    // An OCI layout is written each time, so the steps run each time.
+    let digest = || world.build(&project, &["--oci-layout", &layout]).digest;
+    project.write("site/page", "one");
+    project.write("site/other", "x");
+    // Stamps count once they are older than the clock's grain.
+    let settle = || std::thread::sleep(std::time::Duration::from_millis(80));
+    settle();
+    let first = digest();
+    assert_eq!(digest(), first);
+    let page = project.folder.join("site/page");
+    let times = fs::metadata(&page).unwrap();
+    // The same size and date of modification, as a careless copy leaves them.
+    project.write("site/page", "two");
+    let file = fs::File::options().write(true).open(&page).unwrap();
+    file.set_modified(times.modified().unwrap()).unwrap();
+    drop(file);
+    settle();
+    let second = digest();
+    assert_ne!(second, first);
+    project.make_executable("site/other");
+    settle();
+    let third = digest();
+    assert!(third != second && third != first);
+    fs::remove_file(project.folder.join("site/other")).unwrap();
+    settle();
+    let fourth = digest();
+    project.write("site/other", "x");
+    project.write("site/page", "one");
+    settle();
+    assert_eq!(digest(), first, "what stood before gives what it gave");
+    assert!(fourth != third && fourth != first);
+    let store = world.path("store-without-memory").display().to_string();
+    let again = world.build(&project, &["--oci-layout", &layout, "--store", &store]).digest;
+    assert_eq!(again, first);
+}

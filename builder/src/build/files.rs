@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use drystone_store::digest::BlobDigest;
+use drystone_store::digest::{BlobDigest, TreeHash};
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
+use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::remote_files::StoredFile;
@@ -20,6 +21,8 @@ use crate::source::files::{
 };
 use crate::spec::{FileEntry, FileSource, Image, RecipeOutput};
 
+/// The kind of the store's facts that hold trees of local files.
+const MADE: &str = "local-files";
 /// Files up to this size are searched for private keys.
 const KEY_LIMIT: u64 = 1 << 20;
 
@@ -44,17 +47,58 @@ impl LocalFiles {
         &self.sources.fingerprint
     }
 
-    /// Stores the tree, over the trees of `below`, whose directories keep their metadata and whose
+    /// Stores the tree, over the trees of `stack`, whose directories keep their metadata and whose
     /// symbolic links to directories are followed; `None` without any file.
+    ///
+    /// While no file has changed since the same tree was made, none is read again.
     pub fn realise(
         &self,
         store: &Store,
-        below: &StackView<'_>,
+        stack: Vec<&Output>,
         recipes: &[RecipeFile],
     ) -> Result<Option<Output>, BuildError> {
         if self.sources.entries.is_empty() && recipes.is_empty() {
             return Ok(None);
         }
+        let key = self.key(&stack, recipes);
+        if let Some(output) = known(store, &key)? {
+            return Ok(Some(output));
+        }
+        let below = StackView::new(store, stack, |_| 0)?;
+        let output = self.make(store, &below, recipes)?;
+        let tree = *output.path.hash();
+        let made = Made { fingerprint: self.sources.fingerprint.clone(), tree };
+        if let Ok(text) = serde_json::to_string(&made) {
+            store.put_fact(MADE, &key, &text)?;
+        }
+        Ok(Some(output))
+    }
+
+    /// All that decides the tree but the contents of files on disk, which the fingerprint is for.
+    /// Only this program compares such keys, so the form that is at hand serves.
+    fn key(&self, stack: &[&Output], recipes: &[RecipeFile]) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for output in stack {
+            hasher.update(output.path.hash().as_bytes());
+        }
+        let recipes: Vec<_> = recipes
+            .iter()
+            .map(|file| {
+                let hash = file.output.path.hash();
+                (hash, &file.destination, &file.path, file.mode, file.uid, file.gid)
+            })
+            .collect();
+        let version = env!("CARGO_PKG_VERSION");
+        hasher.update(format!("{version} {recipes:?} {:?}", self.sources.entries).as_bytes());
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn make(
+        &self,
+        store: &Store,
+        below: &StackView<'_>,
+        recipes: &[RecipeFile],
+    ) -> Result<Output, BuildError> {
         let mut spool = store.spool();
         for file in recipes {
             file.add(store, &mut spool, below)?;
@@ -77,8 +121,29 @@ impl LocalFiles {
                 spool.add_empty(entry.clone())?;
             }
         }
-        Ok(Some(store.add_tree("files", Compression::Store1, &mut spool)?))
+        Ok(store.add_tree("files", Compression::Store1, &mut spool)?)
     }
+}
+
+/// A tree of local files, and what these were when it was made.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    fingerprint: Fingerprint,
+    tree: TreeHash,
+}
+
+/// The tree that was made for a key, if no file has changed since.
+fn known(store: &Store, key: &str) -> Result<Option<Output>, BuildError> {
+    let Some(text) = store.fact(MADE, key)? else { return Ok(None) };
+    let Ok(made) = serde_json::from_str::<Made>(&text) else { return Ok(None) };
+    if !made.fingerprint.unchanged() {
+        return Ok(None);
+    }
+    let output = store.output(&made.tree)?;
+    Ok(output.filter(|output| {
+        store.has_blob(&output.listing.digest)
+            && output.layers.iter().any(|layer| store.has_blob(&layer.digest))
+    }))
 }
 
 /// What an entry of `[files]` takes of a recipe's output.

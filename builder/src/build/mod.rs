@@ -241,16 +241,17 @@ impl Builder<'_> {
 
         // Local files go over packages and configuration; where they matter to accounts or the
         // loader cache, the system layer takes them into account.
-        let view = StackView::new(self.store, work.stack(), |_| 0)?;
         let mut entering = recipes.entering(image, platform);
         self.refuse_clashes(&entering)?;
-        for (_, output) in &mut entering {
-            *output = self.settled(output, &view)?;
+        if !entering.is_empty() {
+            let view = StackView::new(self.store, work.stack(), |_| 0)?;
+            for (_, output) in &mut entering {
+                *output = self.settled(output, &view)?;
+            }
         }
         let stack: Vec<&Output> =
             work.stack().into_iter().chain(entering.iter().map(|(_, output)| output)).collect();
-        let view = StackView::new(self.store, stack, |_| 0)?;
-        let files = local.realise(self.store, &view, &recipes.files(image, platform))?;
+        let files = local.realise(self.store, stack, &recipes.files(image, platform))?;
         let mut above: Vec<&Output> = Vec::new();
         for output in entering.iter().map(|(_, output)| output).chain(&files) {
             if system::matters(&*listing(self.store, output)?) {
