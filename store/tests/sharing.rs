@@ -171,3 +171,15 @@ fn killed_processes_leave_a_store_that_verifies() {
     let left = std::fs::read_dir(directory.path().join("tmp")).unwrap().count();
     assert_eq!(left, 1, "this process's own directory alone is left");
 }
+
+#[test]
+fn many_may_open_a_new_store_at_once() {
+    for _ in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| drop(Store::open(directory.path()).unwrap()));
+            }
+        });
+    }
+}

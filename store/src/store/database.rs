@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::StoreError;
 use crate::derivation::Derivation;
@@ -51,6 +51,9 @@ CREATE TABLE substitutes (
 ) WITHOUT ROWID;
 ";
 
+/// How long others are waited for.
+const BUSY: Duration = Duration::from_secs(120);
+
 /// Seconds after which a read records once more that something is in use. A day: reads stay
 /// reads, and `gc --keep-days` counts days.
 const TOUCH_AFTER: i64 = 24 * 60 * 60;
@@ -64,20 +67,37 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn open(store: &Path) -> Result<Self, StoreError> {
         let path = store.join("db.sqlite");
-        let error = |source| StoreError::Database { path: path.clone(), source };
-        let mut connection = Connection::open(&path).map_err(error)?;
-        connection.busy_timeout(Duration::from_secs(120)).map_err(error)?;
-        let version: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(error)?;
+        let start = Instant::now();
+        let (connection, version) = loop {
+            match Self::connect(&path) {
+                // While another process makes the database, or is the last to close it, SQLite
+                // does not wait by itself.
+                Err(rusqlite::Error::SqliteFailure(failure, _))
+                    if failure.code == ErrorCode::DatabaseBusy && start.elapsed() < BUSY =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(source) => return Err(StoreError::Database { path, source }),
+                Ok(connected) => break connected,
+            }
+        };
         if version > FORMAT {
             let path = store.to_owned();
             return Err(StoreError::Newer { path, found: version, known: FORMAT });
         }
-        if version < FORMAT {
-            Self::create(&mut connection).map_err(error)?;
-        }
-        connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error)?;
         Ok(Self { path, connection: Mutex::new(connection) })
+    }
+
+    /// Opens the database, made or brought to this format if need be; and the format it had.
+    fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version < FORMAT {
+            Self::create(&mut connection)?;
+        }
+        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        Ok((connection, version))
     }
 
     fn create(connection: &mut Connection) -> Result<(), rusqlite::Error> {
