@@ -174,11 +174,16 @@ fn killed_processes_leave_a_store_that_verifies() {
 
 #[test]
 fn many_may_open_a_new_store_at_once() {
-    for _ in 0..20 {
+    const THREADS: usize = 16;
+    for _ in 0..40 {
         let directory = tempfile::tempdir().unwrap();
+        let all_are_there = std::sync::Barrier::new(THREADS);
         std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| drop(Store::open(directory.path()).unwrap()));
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    all_are_there.wait();
+                    drop(Store::open(directory.path()).unwrap());
+                });
             }
         });
     }
