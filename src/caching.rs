@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drystone_builder::progress::{Event, Progress as _};
 use drystone_builder::settings::{Origin, Settings};
 use drystone_builder::spec::{Image, Platform};
 use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
@@ -125,10 +126,7 @@ impl Caching {
         for to in &self.own {
             let cache = to.location().to_string();
             let text = format!("share {} realisations with {cache}", shares.len());
-            drystone_builder::progress::Progress::event(
-                display,
-                drystone_builder::progress::Event::Phase { name: "share".to_owned(), text },
-            );
+            display.event(Event::Phase { name: "share".to_owned(), text });
             let writer = key.public();
             let mut shared = share(to, &shares, &part, &others, &self.subjects, &writer).await;
             shared.failed.extend(unsigned.iter().cloned());
@@ -193,19 +191,10 @@ fn context(derivation: &Derivation) -> BuildContext {
         Some(_) => SandboxMode::Namespaces,
         None => SandboxMode::Unused,
     };
-    let host = Platform::host().map(|host| host.as_str().to_owned());
-    let emulation = derivation.sandbox.is_some()
-        && derivation
-            .platform
-            .as_ref()
-            .is_some_and(|platform| host.as_ref().is_none_or(|host| !is_same(host, platform)));
-    BuildContext { sandbox, emulation }
-}
-
-/// Whether a derivation's platform is the host's: derivations name Debian's architecture.
-fn is_same(host: &str, platform: &str) -> bool {
-    let debian = Platform::new(host).map(|host| format!("linux/{}", host.debian_name()));
-    host == platform || debian.is_ok_and(|debian| debian == platform)
+    // Derivations name Debian's architecture.
+    let host = Platform::host().map(|host| format!("linux/{}", host.debian_name()));
+    let is_foreign = derivation.platform.is_some() && derivation.platform != host;
+    BuildContext { sandbox, emulation: derivation.sandbox.is_some() && is_foreign }
 }
 
 /// Whether image.toml named a cache: a project's cache is read only.

@@ -261,13 +261,7 @@ fn divided(
             is_own: true,
         });
     }
-    let option = match image.image.layers {
-        Layers::Packed => LayersOption::Packed,
-        Layers::Each => LayersOption::Each,
-        Layers::Count(count) => std::num::NonZeroUsize::new(count as usize)
-            .map_or(LayersOption::Packed, LayersOption::Count),
-    };
-    let plans = plan_layers(&items, option, 0).map_err(Failure::of)?;
+    let plans = plan_layers(&items, (&image.image.layers).into(), 0).map_err(Failure::of)?;
     let names = |at: &usize| items[*at].name.clone();
     Ok(plans.iter().map(|plan| plan.members.iter().map(names).collect()).collect())
 }

@@ -3,6 +3,7 @@
 //! This crate knows no network and no `image.toml`. See `docs/ARCHITECTURE.md` for how the parts
 //! fit, `docs/formats/` for every byte format that is frozen here.
 
+mod causes;
 pub mod derivation;
 pub mod digest;
 pub mod layer;
@@ -13,3 +14,5 @@ pub mod store;
 pub mod substituter;
 pub mod tar;
 pub mod tree;
+
+pub use causes::with_causes;

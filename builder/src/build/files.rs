@@ -140,10 +140,7 @@ fn known(store: &Store, key: &str) -> Result<Option<Output>, BuildError> {
         return Ok(None);
     }
     let output = store.output(&made.tree)?;
-    Ok(output.filter(|output| {
-        store.has_blob(&output.listing.digest)
-            && output.layers.iter().any(|layer| store.has_blob(&layer.digest))
-    }))
+    Ok(output.filter(|output| store.is_present(output)))
 }
 
 /// What an entry of `[files]` takes of a recipe's output.

@@ -13,6 +13,7 @@
 mod ahead;
 mod alternatives;
 mod closure;
+mod corrections;
 mod error;
 mod files;
 mod finish_script;
@@ -53,15 +54,15 @@ use crate::finish::accounts::{AccountTexts, Accounts};
 use crate::finish::private_keys;
 use crate::image::order::FOREIGN_CLASS;
 use crate::image::{
-    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerPlan, LayerRef, LayersOption,
-    OrderTable, PackItem, UserIds, plan_layers,
+    self as oci, Image as OciImage, ImageConfig, ImageSet, LayerPlan, LayerRef, OrderTable,
+    PackItem, UserIds, plan_layers,
 };
 use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
-use crate::spec::{self, Account, Layers, Platform};
+use crate::spec::{self, Account, Platform};
 use crate::stack::PathRules;
 
 /// Version of the `pack` builder: rises whenever its output can change.
@@ -638,13 +639,7 @@ fn planned(
     let (order, plan) = match layer_plan::recorded(locked, layers, &members) {
         Some(recorded) => recorded,
         None => {
-            let option = match layers {
-                Layers::Packed => LayersOption::Packed,
-                Layers::Each => LayersOption::Each,
-                Layers::Count(count) => std::num::NonZeroUsize::new(*count as usize)
-                    .map_or(LayersOption::Packed, LayersOption::Count),
-            };
-            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, option, 0)?)
+            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, layers.into(), 0)?)
         }
     };
     Ok(Planned { order, plan, members, outputs })

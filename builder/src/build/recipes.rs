@@ -14,8 +14,10 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::closure::{Owner, closure};
 use super::system_texts::SystemTexts;
-use super::{BuildError, BuildRequest, Builder, RemoteFile, StackView, listing, state_table};
-use crate::configure::{self, Configured, Package, PinnedIds, StateTable, Workshop};
+use super::{
+    BuildError, BuildRequest, Builder, RemoteFile, StackView, corrections, listing, state_table,
+};
+use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
 use crate::recipe::{Job, Made, RecipeError, Workbench, build_all, plain, read_source};
@@ -422,33 +424,10 @@ impl Builder<'_> {
         let texts = outs.iter().map(|out| SystemTexts::read(self.store, out));
         let texts = SystemTexts::stacked(texts.collect::<Result<Vec<_>, _>>()?);
         let rules = PathRules { diversions: texts.all_diversions(), overrides: Vec::new() };
-        let packages: Vec<&Package> = last.packages.iter().collect();
-        let data: Vec<&Output> = packages.iter().map(|package| &package.data).collect();
-        let listings = super::listings(self.store, &data)?;
-        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-        let found = configure::add_corrections(
-            self.store,
-            Compression::Store1,
-            &packages,
-            &listings,
-            &rules,
-            0,
-        )?;
-        let Some(found) = found else { return Ok(None) };
-        let mut changed: BTreeSet<TreePath> = BTreeSet::new();
-        for out in &outs {
-            for item in listing(self.store, out)?.entries() {
-                let path = item.entry.deleted_path().unwrap_or_else(|| item.entry.path.clone());
-                changed.insert(path);
-            }
-        }
         let mut spool = self.store.spool();
-        self.store.read_tree(&found, |entry, content| {
-            if entry.kind == Kind::Directory || !changed.contains(&entry.path) {
-                spool.replace(entry.clone(), content)?;
-            }
-            Ok::<(), BuildError>(())
-        })?;
+        if !corrections::add(self.store, &last.packages, &rules, &outs, &mut spool)? {
+            return Ok(None);
+        }
         Ok(Some(self.store.add_tree("corrections", Compression::Store1, &mut spool)?))
     }
 

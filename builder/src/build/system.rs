@@ -11,9 +11,10 @@ use drystone_store::realisation::Output;
 use drystone_store::store::Store;
 use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
+use super::corrections;
 use super::view::StackView;
 use super::{BuildError, PlatformWork};
-use crate::configure::{self, Package};
+use crate::configure::Package;
 use crate::finish::accounts::{AccountTexts, Accounts, LAST_CHANGE, RequestedGroup, RequestedUser};
 use crate::finish::loader_cache::{Ldconfig, Machine};
 use crate::finish::root_view::RootView;
@@ -209,7 +210,7 @@ impl System<'_> {
             work.stack().into_iter().chain(self.above.iter().copied()).collect();
         let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
-        self.add_corrections(&mut spool)?;
+        corrections::add(self.store, &work.packages, &work.rules, &work.configured, &mut spool)?;
         if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {
             for file in self.accounts()?.to_files() {
                 let mut entry = Entry::file(file.path, file.mode, file.content.len() as u64);
@@ -227,36 +228,6 @@ impl System<'_> {
         }
         add_parents(&mut spool, &view)?;
         Ok(spool)
-    }
-
-    fn add_corrections(&self, spool: &mut TreeSpool) -> Result<(), BuildError> {
-        let packages: Vec<&Package> = self.work.packages.iter().collect();
-        let outputs: Vec<&Output> = packages.iter().map(|package| &package.data).collect();
-        let listings = super::listings(self.store, &outputs)?;
-        let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-        let corrections = configure::add_corrections(
-            self.store,
-            Compression::Store1,
-            &packages,
-            &listings,
-            &self.work.rules,
-            0,
-        )?;
-        let Some(corrections) = corrections else { return Ok(()) };
-        // Configuration stands above packages, so what it changed is not corrected back.
-        let mut changed: BTreeSet<TreePath> = BTreeSet::new();
-        for output in &self.work.configured {
-            for item in super::listing(self.store, output)?.entries() {
-                changed
-                    .insert(item.entry.deleted_path().unwrap_or_else(|| item.entry.path.clone()));
-            }
-        }
-        self.store.read_tree(&corrections, |entry, content| {
-            if entry.kind == Kind::Directory || !changed.contains(&entry.path) {
-                spool.replace(entry.clone(), content)?;
-            }
-            Ok::<(), BuildError>(())
-        })
     }
 
     fn add_loader_cache(

@@ -33,6 +33,7 @@ use std::num::NonZeroUsize;
 
 use super::ImageError;
 use super::order::CLASS_COUNT;
+use crate::spec::Layers;
 
 /// The most layers of an image, a base image's included: engines fail from 125 on.
 pub const LAYER_LIMIT: usize = 100;
@@ -82,6 +83,18 @@ pub enum LayersOption {
     Each,
     /// This many, or fewer if there are fewer store paths or the limit is lower; the base's not counted.
     Count(NonZeroUsize),
+}
+
+impl From<&Layers> for LayersOption {
+    fn from(layers: &Layers) -> Self {
+        match layers {
+            Layers::Packed => Self::Packed,
+            Layers::Each => Self::Each,
+            Layers::Count(count) => {
+                NonZeroUsize::new(*count as usize).map_or(Self::Packed, Self::Count)
+            }
+        }
+    }
 }
 
 /// One layer: the positions of its members in the input, in the order in which they stack.

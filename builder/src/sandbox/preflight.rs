@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::find_program;
 use super::{Command, IdMap, RootRequest, SandboxError, Session, Storage};
+use drystone_store::with_causes;
 
 /// Free space below which builds are likely to fail, in bytes.
 const LOW_SPACE: u64 = 2 << 30;
@@ -33,7 +34,7 @@ impl Check {
 
     fn failed(name: &'static str, error: &SandboxError) -> Self {
         let mend = error.mend().unwrap_or("see the message");
-        Self::bad(name, chain(error), mend)
+        Self::bad(name, with_causes(error), mend)
     }
 }
 
@@ -190,11 +191,4 @@ fn trial_root(session: &Session, place: &Path) -> Vec<Check> {
     };
     let _ = root.close();
     vec![start, overlay]
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use drystone_store::tar::{TreeWriter, WriteError};
 use drystone_store::tree::{Entry, Kind};
+use drystone_store::with_causes;
 
 use super::SandboxError;
 use super::messages::ScanReply;
@@ -95,17 +96,6 @@ fn write_failure(path: String, error: WriteError) -> SandboxError {
         WriteError::Io { source, .. } | WriteError::End(source) => {
             SandboxError::Io { action: "write the difference at".into(), path: path.into(), source }
         }
-        other => SandboxError::Tree { path, problem: chain(&other) },
+        other => SandboxError::Tree { path, problem: with_causes(&other) },
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::substituter::{Substitute, Substituter, Wanted};
+use drystone_store::with_causes;
 use futures_util::StreamExt as _;
 use tokio::runtime::Handle;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
-    realisation_tag, with_causes,
+    realisation_tag,
 };
 use crate::agreement::{self, AgreementError, Opinion};
 use crate::attestation::{Attestation, verify};

@@ -13,7 +13,6 @@ use drystone_store::digest::{BlobDigest, DerivationId};
 use serde_json::{Value, json};
 
 use crate::descriptor::{Descriptor, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
-use crate::error::RegistryError;
 use crate::key::KeyId;
 use crate::reference::Tag;
 
@@ -96,16 +95,4 @@ fn layers_of(manifest: &Manifest, artifact_type: &str) -> Option<Vec<Descriptor>
 fn layer_of_type(layers: &[Descriptor], media_type: &str, most: u64) -> Option<(BlobDigest, u64)> {
     let layer = layers.iter().find(|layer| layer.media_type == media_type)?;
     (layer.size <= most).then_some((layer.digest, layer.size))
-}
-
-/// An error and its causes in one line.
-fn with_causes(error: &RegistryError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

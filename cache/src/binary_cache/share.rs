@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drystone_store::digest::BlobDigest;
 use drystone_store::realisation::Output;
+use drystone_store::with_causes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
@@ -74,7 +75,7 @@ pub async fn share(
     let (_, config) = empty_config();
     let mut shared = Shared::default();
     if let Err(error) = to.put_blob(&Upload::bytes(config)).await {
-        shared.failed.push(super::with_causes(&error));
+        shared.failed.push(with_causes(&error));
         return shared;
     }
     let bundles = bundles(to, subjects, key).await;
@@ -109,7 +110,7 @@ pub async fn share(
                 shared.bytes += bytes;
             }
             Err(error) => {
-                failed.insert(share.derivation, super::with_causes(&error));
+                failed.insert(share.derivation, with_causes(&error));
                 continue;
             }
         }
@@ -119,7 +120,7 @@ pub async fn share(
     shared.failed.extend(failed.into_iter().map(|(id, why)| format!("{id}: {why}")));
     for subject in subjects {
         if let Err(error) = put_bundle(to, &bundled, subject.tag(key.id())).await {
-            shared.failed.push(format!("the bundle: {}", super::with_causes(&error)));
+            shared.failed.push(format!("the bundle: {}", with_causes(&error)));
         }
     }
     shared

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::gc::with_causes;
 use super::verify::content::{encode_listing, examine_layer};
 use super::{BlobWriter, Store, StoreError, now};
 use crate::derivation::Derivation;
@@ -23,6 +22,7 @@ use crate::layer::Layer;
 use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output, Realisation};
 use crate::substituter::{Substitute, Substituter, Wanted};
+use crate::with_causes;
 
 /// Blobs that are fetched at once: small ones cost a round trip each.
 const FETCHES: usize = 8;
@@ -71,22 +71,28 @@ impl Store {
 
     /// Asks for several derivations at once, so that looking each of them up costs no round trip.
     pub fn prefetch(&self, wanted: &[Wanted]) -> Result<(), StoreError> {
-        let Some(substituter) = &self.substitution.substituter else { return Ok(()) };
+        if self.substitution.substituter.is_none() {
+            return Ok(());
+        }
         let mut unknown = Vec::new();
         for wanted in wanted {
             let id = &wanted.derivation;
-            if self.local_realisation(id)?.is_some() || self.substituted(id)?.is_some() {
-                continue;
-            }
-            if self.substitution.learned().asked.insert(*id) {
+            if self.local_realisation(id)?.is_none() && self.substituted(id)?.is_none() {
                 unknown.push(wanted.clone());
             }
         }
+        self.ask(unknown);
+        Ok(())
+    }
+
+    /// Asks the substituter, each derivation once, and remembers the answers that may be used.
+    fn ask(&self, mut unknown: Vec<Wanted>) {
+        let Some(substituter) = &self.substitution.substituter else { return };
+        unknown.retain(|wanted| self.substitution.learned().asked.insert(wanted.derivation));
         if unknown.is_empty() {
-            return Ok(());
+            return;
         }
-        let found = substituter.find(&unknown);
-        for substitute in found {
+        for substitute in substituter.find(&unknown) {
             let id = substitute.realisation.derivation;
             let Some(wanted) = unknown.iter().find(|wanted| wanted.derivation == id) else {
                 continue;
@@ -95,7 +101,6 @@ impl Store {
                 tracing::warn!("a substitute of {id} is not used: {}", with_causes(&error));
             }
         }
-        Ok(())
     }
 
     /// Notes that something stands on a realisation.
@@ -138,12 +143,12 @@ impl Store {
         &self,
         id: &DerivationId,
     ) -> Result<Option<Realisation>, StoreError> {
-        if self.substitution.substituter.is_some() {
-            self.prefetch(&[Wanted::from(*id)])?;
+        let mut known = self.substituted(id)?;
+        if known.is_none() && self.substitution.substituter.is_some() {
+            self.ask(vec![Wanted::from(*id)]);
+            known = self.substituted(id)?;
         }
-        let Some(Substituted { mut realisation, .. }) = self.substituted(id)? else {
-            return Ok(None);
-        };
+        let Some(Substituted { mut realisation, .. }) = known else { return Ok(None) };
         let mut learned = Vec::new();
         for output in realisation.outputs.values_mut() {
             learned.extend(output.layers.iter().map(|layer| layer.digest));
@@ -161,15 +166,12 @@ impl Store {
             self.substitution.learned().remote.extend(learned);
             return Ok(Some(realisation));
         }
-        Ok(realisation
-            .outputs
-            .values()
-            .all(|output| self.is_present(output))
-            .then_some(realisation))
+        let is_here = realisation.outputs.values().all(|output| self.is_present(output));
+        Ok(is_here.then_some(realisation))
     }
 
     /// Whether a tree's listing and one of its layers are here.
-    pub(super) fn is_present(&self, output: &Output) -> bool {
+    pub fn is_present(&self, output: &Output) -> bool {
         self.has_blob(&output.listing.digest)
             && output.layers.iter().any(|layer| self.has_blob(&layer.digest))
     }
@@ -178,6 +180,10 @@ impl Store {
     pub(super) fn is_remote(&self, digest: &BlobDigest) -> bool {
         self.substitution.substituter.is_some()
             && self.substitution.learned().remote.contains(digest)
+    }
+
+    fn is_tree_remote(&self, output: &Output) -> bool {
+        output.layers.iter().any(|layer| self.is_remote(&layer.digest))
     }
 
     /// Looks an answer over and remembers it.
@@ -294,7 +300,7 @@ impl Store {
             .iter()
             .copied()
             .filter(|output| !output.layers.iter().any(|layer| self.has_blob(&layer.digest)))
-            .filter(|output| output.layers.iter().any(|layer| self.is_remote(&layer.digest)))
+            .filter(|output| self.is_tree_remote(output))
             .collect();
         at_once(&missing, |output| self.fetch_tree(output, true).map(drop))
     }
@@ -363,7 +369,7 @@ impl Store {
 
     /// Fetches a tree whose layers are not here, if caches have it.
     pub(super) fn fetch_missing(&self, output: &Output) -> Result<Option<Layer>, StoreError> {
-        if !output.layers.iter().any(|layer| self.is_remote(&layer.digest)) {
+        if !self.is_tree_remote(output) {
             return Ok(None);
         }
         Ok(self.fetch_tree(output, true)?.layers.pop())

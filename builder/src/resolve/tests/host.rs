@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use drystone_store::layer::Compression;
 use drystone_store::store::Store;
+use drystone_store::with_causes;
 use url::Url;
 
-use super::world::{chain, content, now, texts};
+use super::world::{content, now, texts};
 use crate::progress::Silent;
 use crate::resolve::{Imports, Resolver, Sources, Update, import_packages};
 use crate::source::fetch::{Downloader, Settings, Silent as NoObserver};
@@ -31,7 +32,7 @@ async fn nginx_light_is_locked_from_the_hosts_mirror() {
             println!("skipped: no mirror can be reached: {error}");
             return;
         }
-        Err(error) => panic!("{}", chain(&error)),
+        Err(error) => panic!("{}", with_causes(&error)),
     };
     println!("locked in {:?}", start.elapsed());
     let packages = texts(&content(&first, &image).packages);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use drystone_store::digest::{BlobDigest, TreeHash};
 use drystone_store::layer::Compression;
 use drystone_store::store::Store;
+use drystone_store::with_causes;
 
 use super::world::*;
 use crate::lock::{Lock, PackageKey};
@@ -172,7 +173,7 @@ async fn bad_and_vanished_files_are_named() {
     bytes[last] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let error = import(&lock, &web).await;
-    assert_eq!(error.exit_code(), 7, "{}", chain(&error));
+    assert_eq!(error.exit_code(), 7, "{}", with_causes(&error));
     // What the lock pins, but no package.
     let pin = lock.packages.get_mut(&web).unwrap();
     (pin.sha256, pin.size) = (BlobDigest::of(b"!<arch>\nnonsense"), 16);

@@ -4,12 +4,13 @@ use super::world::*;
 use crate::lock::Lock;
 use crate::resolve::{ResolveError, Update};
 use crate::spec::Image;
+use drystone_store::with_causes;
 
 const DAY: i64 = 86_400;
 
 async fn refused(world: &World, image: &Image, previous: Option<&Lock>) -> (ResolveError, String) {
     let error = world.lock(image, previous, Update::All).await.unwrap_err();
-    let text = chain(&error);
+    let text = with_causes(&error);
     (error, text)
 }
 
@@ -67,7 +68,11 @@ async fn only_the_right_keys_count() {
         let error =
             resolver.lock_image(&image, &image.platforms, None, &Update::All).await.unwrap_err();
         assert_eq!(error.exit_code(), 7);
-        assert!(chain(&error).contains("not among the trusted keys"), "{}", chain(&error));
+        assert!(
+            with_causes(&error).contains("not among the trusted keys"),
+            "{}",
+            with_causes(&error)
+        );
         assert!(error.hint().unwrap().contains("keyring"));
     }
     resolver.keyring = Some(world.path("absent.asc"));

@@ -6,6 +6,7 @@ use super::world::*;
 use crate::lock::Lock;
 use crate::resolve::{Update, is_complete};
 use crate::spec::ImageName;
+use drystone_store::with_causes;
 
 const OLD: &[&str] = &[
     "web 1 Depends: web-data (= 1), libc, lib (>= 1)",
@@ -130,7 +131,7 @@ async fn pins_in_the_way_are_explained_with_a_way_out() {
     let image = world.image("suite = 'rock'\npackages = ['lib', 'web']");
     let error = world.lock(&image, Some(&lock), Update::Missing).await.unwrap_err();
     assert_eq!(error.exit_code(), 5);
-    let text = chain(&error);
+    let text = with_causes(&error);
     assert!(text.contains("the lock pins") && text.contains("lib"), "{text}");
     assert!(error.hint().unwrap().contains("drystone update"));
     let updated = world.lock(&image, Some(&lock), only(&["lib"])).await.unwrap();

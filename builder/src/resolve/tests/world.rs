@@ -13,6 +13,7 @@ use crate::progress::{Event, Progress};
 use crate::resolve::{ResolveError, Resolver, Sources, Update};
 use crate::source::fetch::{Downloader, Settings};
 use crate::spec::{Image, PackageName, Platform};
+use drystone_store::with_causes;
 
 /// What every suite has: the Essential set of a tiny distribution.
 pub const BASE: &[&str] = &[
@@ -174,7 +175,7 @@ impl World {
     /// Locks for the first time.
     pub async fn first(&self, image: &Image) -> Lock {
         let lock = self.lock(image, None, Update::Missing).await;
-        let lock = lock.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let lock = lock.unwrap_or_else(|error| panic!("{}", with_causes(&error)));
         assert!(super::super::is_complete(&lock, image, &image.platforms));
         // What was chosen can be written down and read again.
         assert_eq!(Lock::parse(Path::new("image.lock"), &lock.to_text()).unwrap(), lock);
@@ -211,18 +212,6 @@ fn build(pool: &Path, package: &str) {
         .stdout(Stdio::null())
         .status();
     assert!(status.unwrap().success());
-}
-
-/// An error with all its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 pub fn content<'a>(lock: &'a Lock, image: &Image) -> &'a LockedPlatform {

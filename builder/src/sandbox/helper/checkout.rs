@@ -7,6 +7,7 @@ use std::path::Path;
 
 use drystone_store::tar::{MTIME, ReadError, TreeReader};
 use drystone_store::tree::{Entry, Kind, TreePath};
+use drystone_store::with_causes;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
@@ -47,7 +48,7 @@ fn lay_out(tar: File, destination: &Path) -> Result<(), Failure> {
     let mut layout = Layout { root, open: Vec::new(), buffer: vec![0; BUFFER] };
     let damaged = |error: &ReadError| match error {
         ReadError::Io(error) => Failure::io("read the tree for", destination, error),
-        other => Failure::tree(destination.to_string_lossy(), chain(other)),
+        other => Failure::tree(destination.to_string_lossy(), with_causes(other)),
     };
     while let Some(entry) = reader.next_entry().map_err(|error| damaged(&error))? {
         layout.enter_parent(&entry.path)?;
@@ -238,11 +239,4 @@ fn set_xattrs(file: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
             .at(&format!("set {name} of"), entry.path.as_str())?;
     }
     Ok(())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use drystone_store::digest::BlobDigest;
+use drystone_store::with_causes;
 
 /// A failed download.
 #[derive(Debug, thiserror::Error)]
@@ -136,17 +137,6 @@ fn hint(status: u16) -> &'static str {
 
 /// All failures with their causes, since an error can have only one source.
 fn chains(failures: &[FetchError]) -> String {
-    let texts: Vec<String> = failures.iter().map(|failure| chain(failure)).collect();
+    let texts: Vec<String> = failures.iter().map(|failure| with_causes(failure)).collect();
     texts.join("; ")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -18,6 +18,7 @@ use super::disk::{REMOVED, directory_bytes, is_unlocked};
 use super::inventory::Removal;
 use super::roots::Reach;
 use super::{Store, StoreError};
+use crate::with_causes;
 use sweep::Sweep;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -250,16 +251,4 @@ impl GcReport {
 /// Days in seconds.
 fn days(number: Option<u64>) -> Option<i64> {
     Some(i64::try_from(number?).unwrap_or(i64::MAX).saturating_mul(DAY))
-}
-
-/// An error and its causes, in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

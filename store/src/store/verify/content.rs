@@ -12,10 +12,10 @@ use crate::layer::{Compression, Layer};
 use crate::listing::Listing;
 use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output};
-use crate::store::gc::with_causes;
 use crate::store::{Store, StoreError};
 use crate::tar::{ReadError, TreeReader};
 use crate::tree::Kind;
+use crate::with_causes;
 
 /// What a blob is for a tree.
 #[derive(Clone, Copy)]

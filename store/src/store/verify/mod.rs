@@ -26,13 +26,14 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::disk::Disk;
-use super::gc::{RemoveTree, remove_directory, with_causes};
+use super::gc::{RemoveTree, remove_directory};
 use super::inventory::Inventory;
 use super::{Store, StoreError};
 use crate::derivation::Derivation;
 use crate::digest::{BlobDigest, DerivationId, TreeHash};
 use crate::listing::Listing;
 use crate::realisation::Output;
+use crate::with_causes;
 use content::Role;
 pub use problem::{Lost, Problem, Repair};
 
