@@ -59,6 +59,8 @@ pub(super) struct Opened {
     pub(super) storage: Storage,
     /// Why there is no overlay.
     pub(super) refusal: Option<String>,
+    /// The pid of the root's init, as the host counts.
+    pub(super) init: u32,
 }
 
 /// One operation on an open root.

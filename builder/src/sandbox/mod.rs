@@ -27,12 +27,14 @@
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
+mod cgroup;
 mod error;
 mod helper;
 mod identity;
 mod messages;
 mod preflight;
 mod request;
+mod resources;
 mod root;
 mod scan;
 mod session;
@@ -46,6 +48,7 @@ pub use request::{
     Change, Command, Ending, Finished, Item, ItemKind, Profile, RootRequest, Storage, Unsupported,
     standard_environment,
 };
+pub use resources::{Limit, Resources};
 pub use root::Root;
 pub use scan::{Scan, ScanEntry};
 pub use session::Session;
@@ -56,4 +59,4 @@ pub const MAX_LOWERS: usize = 499;
 
 /// The version of what a sandboxed command can see; part of every derivation that runs one.
 /// It rises whenever a change here could change what a command makes.
-pub const SANDBOX_VERSION: u32 = 1;
+pub const SANDBOX_VERSION: u32 = 2;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use drystone_store::tree::TreePath;
 use serde::{Deserialize, Serialize};
 
+use super::resources::{Bytes, Limit, Resources};
+
 /// What the commands in a root may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
@@ -80,6 +82,8 @@ pub struct Command {
     pub time_limit: Option<Duration>,
     /// The longest time without output; `None` for no limit.
     pub silence_limit: Option<Duration>,
+    /// What else it may use up.
+    pub resources: Resources,
     /// Whether standard output is returned (at most 16 MiB) instead of going to the log.
     pub capture: bool,
 }
@@ -94,8 +98,30 @@ impl Command {
             owner: (0, 0),
             time_limit: None,
             silence_limit: None,
+            resources: Resources::default(),
             capture: false,
         }
+    }
+
+    /// How it ended, in words that follow its name.
+    pub fn describe(&self, ending: Ending) -> String {
+        let limit = match ending {
+            Ending::Exit(status) => return format!("exited with status {status}"),
+            Ending::Signal(signal) => return format!("was killed by signal {signal}"),
+            Ending::Limit(limit) => limit,
+        };
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| Bytes(bytes).to_string());
+        let span = |span: Option<Duration>| span.map(|span| format!("{span:?}"));
+        let amount = match limit {
+            Limit::Time => span(self.time_limit),
+            Limit::Silence => span(self.silence_limit),
+            Limit::Memory => bytes(self.resources.memory),
+            Limit::Disk => bytes(self.resources.disk),
+            Limit::Processes => self.resources.processes.map(|count| count.to_string()),
+            Limit::CpuTime => span(self.resources.cpu_time),
+        };
+        let amount = amount.map(|amount| format!(" of {amount}")).unwrap_or_default();
+        format!("{}{amount}", limit.deed())
     }
 }
 
@@ -121,10 +147,8 @@ pub enum Ending {
     Exit(i32),
     /// A signal with this number killed it.
     Signal(i32),
-    /// It was killed because it ran longer than its time limit.
-    TimeLimit,
-    /// It was killed because it printed nothing for longer than its silence limit.
-    SilenceLimit,
+    /// It was killed because it ran into a limit.
+    Limit(Limit),
 }
 
 /// A command that ran to its end. Whatever it left running has been killed.

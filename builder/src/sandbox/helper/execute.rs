@@ -10,7 +10,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::super::error::{At, Failure};
 use super::super::messages::{Executed, InitReply, InitRequest};
 use super::super::request::{Command, Ending};
+use super::super::resources::Limit;
 use super::super::wire::Connection;
+use super::disk::DiskWatch;
 use super::supervisor::Supervisor;
 
 /// How much of the end of a command's output is returned, in bytes.
@@ -40,6 +42,10 @@ pub(super) fn run(
 ) -> Result<(Executed, Vec<u8>), Stop> {
     let (limits, capture) = (Limits::of(&command), command.capture);
     let program = command.argv.first().cloned().unwrap_or_default();
+    let disk = match command.resources.disk {
+        Some(limit) => Some(supervisor.watch_disk(limit)?),
+        None => None,
+    };
     let (main, main_end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
     let (extra, extra_end) = if capture {
         let (extra, end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
@@ -57,6 +63,7 @@ pub(super) fn run(
         main: Some(main),
         extra,
         log: log.map(std::fs::File::from),
+        disk,
         tail: Vec::new(),
         captured: Vec::new(),
     };
@@ -92,10 +99,10 @@ impl Limits {
         let now = Instant::now();
         let quiet = self.silence.and_then(|limit| self.heard.checked_add(limit));
         if self.end.is_some_and(|end| now >= end) {
-            return Err(Ending::TimeLimit);
+            return Err(Ending::Limit(Limit::Time));
         }
         if quiet.is_some_and(|end| now >= end) {
-            return Err(Ending::SilenceLimit);
+            return Err(Ending::Limit(Limit::Silence));
         }
         let next = match (self.end, quiet) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -111,6 +118,7 @@ struct Pump {
     /// Captured output.
     extra: Option<OwnedFd>,
     log: Option<std::fs::File>,
+    disk: Option<DiskWatch>,
     tail: Vec<u8>,
     captured: Vec<u8>,
 }
@@ -141,6 +149,12 @@ impl Pump {
             if ready.caller {
                 return Err(Stop::CallerGone);
             }
+            if ready.disk {
+                // The watch has ended, and has said all.
+                self.disk = None;
+                stopped.get_or_insert(Ending::Limit(Limit::Disk));
+                supervisor.init.send(&InitRequest::Kill).at("talk to", "init")?;
+            }
             if ready.init {
                 let frame = supervisor.init.receive().at("hear from", "init")?;
                 let gone = || Failure::host("init of the root is gone", "", None);
@@ -169,6 +183,7 @@ impl Pump {
             polled.len() - 1
         };
         let init = (!replied).then(|| add(supervisor.init.as_fd()));
+        let disk = self.disk.as_ref().map(|watch| add(watch.as_fd()));
         let main = self.main.as_ref().map(|pipe| add(pipe.as_fd()));
         let extra = self.extra.as_ref().map(|pipe| add(pipe.as_fd()));
         let timeout = timeout.map(|timeout| Timespec {
@@ -184,6 +199,7 @@ impl Pump {
         Ok(Ready {
             caller: is_ready(Some(0)),
             init: is_ready(init),
+            disk: is_ready(disk),
             main: is_ready(main),
             extra: is_ready(extra),
         })
@@ -212,6 +228,7 @@ impl Pump {
 struct Ready {
     caller: bool,
     init: bool,
+    disk: bool,
     main: bool,
     extra: bool,
 }

@@ -6,6 +6,7 @@ mod confine;
 mod copy;
 mod difference;
 mod directory;
+mod disk;
 mod execute;
 mod files;
 mod filter;
@@ -19,6 +20,7 @@ mod remove;
 mod session;
 mod snapshot;
 mod supervisor;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -10,8 +10,9 @@ use rustix::thread::UnshareFlags;
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
 use super::super::messages::{Opened, RootOperation};
-use super::super::request::RootRequest;
+use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
+use super::disk::DiskWatch;
 use super::snapshot::Snapshot;
 use super::{execute, files, filter, init, mounts, overlay};
 
@@ -43,6 +44,7 @@ pub(super) struct Supervisor {
     pub(super) init: Connection,
     process: Pid,
     snapshot: Snapshot,
+    storage: Storage,
 }
 
 impl Supervisor {
@@ -54,7 +56,7 @@ impl Supervisor {
         rustix::mount::mount_change("/", private).at("make private", "/")?;
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (root, upper, opened) = overlay::mount_root(request)?;
+        let (root, upper, mut opened) = overlay::mount_root(request)?;
         // Looking at files as the caller took the wish back, as every change of ids does.
         if !die_with(session) {
             return Err(Failure::host("the session is gone", "", None));
@@ -63,9 +65,11 @@ impl Supervisor {
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
         let (init, process) = start_init(request, &filter)?;
+        opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
-        Ok((Self { root, init, process, snapshot }, opened))
+        let storage = opened.storage;
+        Ok((Self { root, init, process, snapshot, storage }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -115,6 +119,11 @@ impl Supervisor {
             Ok(None) => caller.send(&Ok::<_, Failure>(false)),
             Err(failure) => caller.send(&Err::<bool, _>(failure)),
         }
+    }
+
+    /// Watches what the root grows by.
+    pub(super) fn watch_disk(&self, limit: u64) -> Result<DiskWatch, Failure> {
+        DiskWatch::start(self.snapshot.upper(), limit, self.storage)
     }
 
     /// Ends init and with it everything in its process namespace.
