@@ -181,6 +181,9 @@ fn build(error: &BuildError) -> Option<Opinion> {
         BuildError::Sandbox(error) => sandbox(error),
         BuildError::Checkout(error) => checkout(error),
         BuildError::Store(error) => store(error),
+        BuildError::Finish { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
+        }
         BuildError::Image(_) | BuildError::Accounts(_) | BuildError::UnknownAccount { .. } => {
             Some(Opinion::of(Family::Usage))
         }
@@ -213,6 +216,9 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
             "if these files are state that must not enter an image, name them in \
              [[debian.remove-state]]",
         )),
+        ConfigureError::Script { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
+        }
         ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
         _ => None,
     }

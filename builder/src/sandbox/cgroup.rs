@@ -231,8 +231,7 @@ impl Host<'_> {
             let (directory, _) = self.directory(Some(name))?;
             try_directory(&directory).is_ok().then_some(directory)
         };
-        let place =
-            Place { version: Version::One, pids: with("pids"), cpu: with("cpu"), memory };
+        let place = Place { version: Version::One, pids: with("pids"), cpu: with("cpu"), memory };
         Some(Ok(place))
     }
 }
@@ -293,8 +292,12 @@ mod tests {
         let group = found.create(7).unwrap();
         let directory = group.directories()[0].to_owned();
         assert_eq!(group.directories().len(), 1);
-        let resources =
-            Resources { memory: Some(4096), processes: Some(9), cpus: Some(2), ..Resources::default() };
+        let resources = Resources {
+            memory: Some(4096),
+            processes: Some(9),
+            cpus: Some(2),
+            ..Resources::default()
+        };
         group.limit(&resources).unwrap();
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         assert_eq!(read("cgroup.procs"), "7");

@@ -101,6 +101,11 @@ pub(super) enum RootOperation {
         path: String,
     },
     Changed,
+    /// Makes the terminal of the next command; answers with its other end.
+    OpenTerminal {
+        size: (u16, u16),
+        owner: (u32, u32),
+    },
     Close,
 }
 

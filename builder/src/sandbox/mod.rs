@@ -32,6 +32,7 @@ mod error;
 mod helper;
 mod identity;
 mod messages;
+mod obstacle;
 mod preflight;
 mod request;
 mod resources;

@@ -84,8 +84,13 @@ pub struct Command {
     pub silence_limit: Option<Duration>,
     /// What else it may use up.
     pub resources: Resources,
+    /// Whether the kernel may keep the limit of memory, where it lets this program make control
+    /// groups; otherwise the sandbox watches.
+    pub control_groups: bool,
     /// Whether standard output is returned (at most 16 MiB) instead of going to the log.
     pub capture: bool,
+    /// Whether it has the terminal that [`super::Root::open_terminal`] made as its streams.
+    pub terminal: bool,
 }
 
 impl Command {
@@ -99,7 +104,9 @@ impl Command {
             time_limit: None,
             silence_limit: None,
             resources: Resources::default(),
+            control_groups: true,
             capture: false,
+            terminal: false,
         }
     }
 
@@ -166,6 +173,14 @@ impl Finished {
     /// Whether it exited with status 0.
     pub fn success(&self) -> bool {
         self.ending == Ending::Exit(0)
+    }
+
+    /// The limit that it ran into.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self.ending {
+            Ending::Limit(limit) => Some(limit),
+            _ => None,
+        }
     }
 }
 

@@ -84,6 +84,23 @@ impl Limit {
         }
     }
 
+    /// What mends it in a recipe.
+    pub fn mend(self) -> String {
+        let key = self.key();
+        match self {
+            Self::Silence => format!(
+                "nothing can be typed into a build; if it only needs longer, set the recipe's \
+                 `{key}`, or build with --{key}"
+            ),
+            _ => format!("if it needs more, set the recipe's `{key}`, or build with --{key}"),
+        }
+    }
+
+    /// What mends it elsewhere.
+    pub fn option(self) -> String {
+        format!("if it needs more, build with --{}", self.key())
+    }
+
     /// What the command did.
     pub(super) const fn deed(self) -> &'static str {
         match self {

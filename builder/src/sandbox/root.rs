@@ -80,9 +80,24 @@ impl Root {
     /// sandbox must watch by itself.
     fn group(&self, command: &Command) -> Option<&Group> {
         let resources = &command.resources;
-        resources.memory?;
+        resources.memory.filter(|_| command.control_groups)?;
         let made = self.group.get_or_init(|| place()?.create(self.opened.init).ok());
         made.as_ref().filter(|group| group.limit(resources).is_ok())
+    }
+
+    /// Makes a terminal of `(rows, columns)` inside the root, for the next command that asks for
+    /// one; what is typed is written to the other end, which is returned.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`].
+    pub fn open_terminal(&self, size: (u16, u16), owner: (u32, u32)) -> Result<File, SandboxError> {
+        let frame: Frame<()> =
+            self.ask_with(&RootOperation::OpenTerminal { size, owner }, &[], &[])?;
+        let descriptor = frame.descriptors.into_iter().next();
+        descriptor.map(file).ok_or_else(|| SandboxError::Helper {
+            problem: "it sent no terminal".into(),
+            source: None,
+        })
     }
 
     /// Runs a command given as arguments with the standard environment.

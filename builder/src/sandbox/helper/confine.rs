@@ -68,8 +68,12 @@ pub(super) fn become_command(
 ) -> Stopped {
     let fail = |step| move |error: Errno| Stopped { step, errno: super::errno(error) };
     let confined = (|| {
-        set_streams(output.0.as_raw_fd(), output.1.as_raw_fd(), report)?;
+        let streams = (output.0.as_raw_fd(), output.1.as_raw_fd());
+        set_streams(command.terminal, streams, report)?;
         let _ = rustix::process::setsid();
+        if command.terminal {
+            take_terminal()?;
+        }
         reset_signals();
         rustix::process::umask(Mode::from_raw_mode(0o022));
         set_limits(&command.resources);
@@ -88,11 +92,16 @@ pub(super) fn become_command(
 }
 
 /// Standard streams and nothing else; `report` closes itself when the command starts.
-fn set_streams(output: RawFd, error: RawFd, report: RawFd) -> Result<(), Stopped> {
+fn set_streams(
+    terminal: bool,
+    (output, error): (RawFd, RawFd),
+    report: RawFd,
+) -> Result<(), Stopped> {
     let stopped = |errno: i32| Stopped { step: "setting up streams", errno };
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| stopped(super::errno(error)))?;
-    for (from, to) in [(null.as_raw_fd(), 0), (output, 1), (error, 2)] {
+    let input = if terminal { output } else { null.as_raw_fd() };
+    for (from, to) in [(input, 0), (output, 1), (error, 2)] {
         // SAFETY: both numbers are descriptors of this process.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(stopped(last_errno()));
@@ -109,6 +118,15 @@ fn set_streams(output: RawFd, error: RawFd, report: RawFd) -> Result<(), Stopped
         return Ok(());
     }
     Ok(())
+}
+
+/// Makes standard input the terminal of this new session, so that jobs can be controlled.
+fn take_terminal() -> Result<(), Stopped> {
+    // SAFETY: the request takes a number only.
+    match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+        0 => Ok(()),
+        _ => Err(Stopped { step: "taking the terminal", errno: last_errno() }),
+    }
 }
 
 fn last_errno() -> i32 {
@@ -131,7 +149,8 @@ fn reset_signals() {
 
 fn set_limits(resources: &Resources) {
     let processes = u64::from(resources.processes.unwrap_or(PROCESSES));
-    for (resource, soft, hard) in LIMITS.into_iter().chain([(Resource::Nproc, processes, processes)])
+    for (resource, soft, hard) in
+        LIMITS.into_iter().chain([(Resource::Nproc, processes, processes)])
     {
         let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(ALL);
         let hard = hard.min(allowed);

@@ -35,7 +35,7 @@ impl From<Failure> for Stop {
 
 /// Runs a command; returns how it ended, and its tail followed by its captured output.
 pub(super) fn run(
-    supervisor: &Supervisor,
+    supervisor: &mut Supervisor,
     caller: &Connection,
     command: Command,
     log: Option<OwnedFd>,
@@ -46,21 +46,18 @@ pub(super) fn run(
         Some(limit) => Some(supervisor.watch_disk(limit)?),
         None => None,
     };
-    let (main, main_end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
-    let (extra, extra_end) = if capture {
-        let (extra, end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
-        (Some(extra), Some(end))
-    } else {
-        (None, None)
+    let streams = match command.terminal {
+        true => Streams::of_terminal(supervisor.terminal.take())?,
+        false => Streams::pipes(capture, &program)?,
     };
-    let output = extra_end.as_ref().unwrap_or(&main_end).as_fd();
+    let Streams { main, extra, output, error } = streams;
     supervisor
         .init
-        .send_with(&InitRequest::Start(command), &[], &[output, main_end.as_fd()])
+        .send_with(&InitRequest::Start(command), &[], &[output.as_fd(), error.as_fd()])
         .at("talk to", "init")?;
-    drop((main_end, extra_end));
+    drop((output, error));
     let mut pump = Pump {
-        main: Some(main),
+        main,
         extra,
         log: log.map(std::fs::File::from),
         disk,
@@ -78,6 +75,37 @@ pub(super) fn run(
     let tail = bytes.len();
     bytes.extend(pump.captured);
     Ok((Executed { ending, tail }, bytes))
+}
+
+/// A command's output and error, and the ends that are read here.
+struct Streams {
+    main: Option<OwnedFd>,
+    extra: Option<OwnedFd>,
+    output: OwnedFd,
+    error: OwnedFd,
+}
+
+impl Streams {
+    /// Output and error together, or each for itself.
+    fn pipes(apart: bool, program: &str) -> Result<Self, Failure> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", program);
+        let (main, error) = pipe()?;
+        let (extra, output) = match apart {
+            true => {
+                let (extra, output) = pipe()?;
+                (Some(extra), output)
+            }
+            false => (None, error.try_clone().at("share a pipe for", program)?),
+        };
+        Ok(Self { main: Some(main), extra, output, error })
+    }
+
+    /// A terminal, whose other end somebody else reads.
+    fn of_terminal(terminal: Option<OwnedFd>) -> Result<Self, Failure> {
+        let output = terminal.ok_or_else(|| Failure::request("a terminal that was not made"))?;
+        let error = output.try_clone().at("share", "a terminal")?;
+        Ok(Self { main: None, extra: None, output, error })
+    }
 }
 
 /// When a command has to end, and when it has to have printed something.

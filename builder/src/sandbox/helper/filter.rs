@@ -128,9 +128,7 @@ fn other_personality() -> Result<SeccompRule, seccompiler::BackendError> {
         .flat_map(|known| [known, known | NO_RANDOMIZE])
         .chain([u64::from(u32::MAX)]);
     let conditions = known
-        .map(|known| {
-            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, known)
-        })
+        .map(|known| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, known))
         .collect::<Result<_, _>>()?;
     SeccompRule::new(conditions)
 }
@@ -153,8 +151,7 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompile
 /// The address families that commands may use: this host's own programs, the loopback device of
 /// the network namespace, and what tells its addresses. Others reach the kernel or, as those of
 /// virtual machines do, other hosts, whatever the namespace.
-const FAMILIES: [libc::c_int; 4] =
-    [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Instructions ahead of the filter: `clone3`, and on x86-64 every call of the x32 interface
 /// (whose numbers the filter would not know), fail with ENOSYS, and sockets of other than

@@ -20,6 +20,7 @@ mod remove;
 mod session;
 mod snapshot;
 mod supervisor;
+mod terminal;
 mod watch;
 
 use std::io;

@@ -14,7 +14,7 @@ use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
 use super::disk::DiskWatch;
 use super::snapshot::Snapshot;
-use super::{execute, files, filter, init, mounts, overlay};
+use super::{execute, files, filter, init, mounts, overlay, terminal};
 
 /// Serves one root until its connection closes.
 pub(super) fn main(caller: Connection) -> i32 {
@@ -45,6 +45,8 @@ pub(super) struct Supervisor {
     process: Pid,
     snapshot: Snapshot,
     storage: Storage,
+    /// The inner end of the terminal of the next command.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -69,7 +71,7 @@ impl Supervisor {
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
         let storage = opened.storage;
-        Ok((Self { root, init, process, snapshot, storage }, opened))
+        Ok((Self { root, init, process, snapshot, storage, terminal: None }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -100,6 +102,15 @@ impl Supervisor {
                 }
                 RootOperation::Delete { path } => caller.send(&files::delete(&self.root, &path)),
                 RootOperation::Changed => caller.send(&self.snapshot.changes()),
+                RootOperation::OpenTerminal { size, owner } => {
+                    match terminal::open(&self.root, size, owner) {
+                        Ok((outer, inner)) => {
+                            self.terminal = Some(inner);
+                            caller.send_with(&Ok::<_, Failure>(()), &[], &[outer.as_fd()])
+                        }
+                        Err(failure) => caller.send(&Err::<(), _>(failure)),
+                    }
+                }
                 RootOperation::Close => {
                     self.close();
                     let _ = caller.send(&Ok::<(), Failure>(()));
@@ -168,8 +179,7 @@ fn start_init(
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(process) = process.filter(|_| pid > 0) else {
         let error = io::Error::last_os_error();
-        let mend = crate::sandbox::preflight::user_namespace_mend();
-        return Err(Failure::host("a set of namespaces is refused", &mend, Some(error)));
+        return Err(Failure::namespace("a set of namespaces is refused", error));
     };
     for file in ["uid_map", "gid_map"] {
         let path = format!("/proc/{pid}/{file}");

@@ -148,9 +148,16 @@ fn of_children() -> Duration {
 
 fn ticks_per_second() -> u32 {
     // SAFETY: the call takes a number only.
-    u32::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|it| *it > 0).unwrap_or(100)
+    u32::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) })
+        .ok()
+        .filter(|it| *it > 0)
+        .unwrap_or(100)
 }
 
 fn page_size() -> u64 {
-    rustix::param::page_size() as u64
+    // SAFETY: the call takes a number only.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) })
+        .ok()
+        .filter(|it| *it > 0)
+        .unwrap_or(4096)
 }
