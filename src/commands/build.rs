@@ -19,14 +19,20 @@ use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
+use drystone_builder::recipe::RecipeError;
+use drystone_builder::recipe::git::{Commit, GitError};
+use drystone_builder::recipe::language::{
+    Dependency, Fetching, LanguageError, fetch_all, registry,
+};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
-use drystone_builder::source::fetch::Downloader;
+use drystone_builder::source::fetch::{Downloader, shown};
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
+use drystone_store::realisation::Output as Tree;
 use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
@@ -39,7 +45,8 @@ use crate::locking::{self, Locking};
 use crate::quantity::counted;
 use crate::unchanged::{Answer, Inputs, Question};
 use crate::wiring::{
-    Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
+    Wiring, absolute, bound_threads, downloader, environment, image_path, platforms,
+    read_buildable, runtime,
 };
 use outputs::Targets;
 use pushing::Pushing;
@@ -462,12 +469,17 @@ impl Work<'_> {
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
+        let fetch_dependencies = |wanted: Vec<Dependency>, project: &Path| {
+            self.fetch_dependencies(wanted, project, &downloads)
+        };
         let builder = Builder {
             store: self.store,
             checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
+            fetch_dependencies: &fetch_dependencies,
+            fetch_commit: &|commit| self.fetch_commit(commit),
         };
         let request = BuildRequest {
             image: self.image,
@@ -522,6 +534,55 @@ impl Work<'_> {
         self.runtime.block_on(async {
             tokio::select! {
                 fetched = fetch_files(context, files) => Ok(fetched?),
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
+    /// Fetches what lockfiles pin, from where this host's tools are configured to.
+    fn fetch_dependencies(
+        &self,
+        wanted: Vec<Dependency>,
+        project: &Path,
+        downloader: &Downloader,
+    ) -> Result<(), BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let failed = |error| BuildError::Recipe(RecipeError::Language(error));
+        if self.locking.offline {
+            let titles = wanted.iter().map(ToString::to_string).collect();
+            return Err(failed(LanguageError::Offline { titles }));
+        }
+        let host = registry::Host {
+            project,
+            environment: &environment,
+            temporary: self.store.temporary_directory(),
+            downloader,
+        };
+        let progress: &dyn Progress = &self.wiring.display;
+        let fetching = Fetching { store: self.store, downloader, progress };
+        let fetched = async {
+            let wanted = registry::addresses(host, wanted).await?;
+            fetch_all(fetching, wanted).await
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = fetched => fetched.map_err(failed),
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
+    /// Fetches a commit, with the host's git.
+    fn fetch_commit(&self, commit: &Commit) -> Result<Tree, BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let failed = |error| BuildError::Recipe(RecipeError::Git(error));
+        if self.locking.offline {
+            let (url, revision) = (shown(&commit.url), commit.revision.clone());
+            return Err(failed(GitError::Offline { url, revision }));
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = commit.fetch(self.store, &self.wiring.display) => fetched.map_err(failed),
                 () = interrupt::cancelled() => Err(interrupted(Interrupted)),
             }
         })

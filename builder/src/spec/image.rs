@@ -93,10 +93,9 @@ impl Image {
                 return Some(self.problem(recipe.place, message).with_help(help));
             }
             let what = match (&recipe.source, recipe.builder) {
-                (_, builder) if builder != RecipeBuilder::Script => {
+                (_, builder @ (RecipeBuilder::Npm | RecipeBuilder::Python)) => {
                     format!("builder `{}`", builder.as_str())
                 }
-                (Some(RecipeSource::Git { .. }), _) => "a source from git".to_owned(),
                 _ => return None,
             };
             let message = format!("recipe `{name}`: {what} is not in this version yet");
