@@ -234,3 +234,81 @@ fn spool_error(error: SpoolError) -> UnpackError {
         other => UnpackError::Tree(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::EntryType;
+
+    /// Unpacks entries of (path, kind, link or content); the paths that came of it.
+    fn unpacked(entries: &[(&str, EntryType, &str)]) -> Result<Vec<String>, UnpackError> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, kind, text) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o640);
+            let content = if *kind == EntryType::Regular { *text } else { "" };
+            if content.is_empty() {
+                header.as_mut_bytes()[157..157 + text.len()].copy_from_slice(text.as_bytes());
+            }
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            tar.append(&header, content.as_bytes()).unwrap();
+        }
+        let archive = tar.into_inner().unwrap().finish().unwrap();
+        let mut spool = TreeSpool::new(&std::env::temp_dir());
+        let directory = TreePath::new("d").unwrap();
+        let executable = BTreeSet::from(["run".to_owned()]);
+        let target =
+            Unpacking { directory: &directory, executable: &executable, format: Format::TarGzip };
+        unpack(&mut archive.as_slice(), &target, &mut spool, &mut 0)?;
+        let shown = |entry: &Entry| format!("{} {:o}", entry.path, entry.mode);
+        Ok(spool.entries().map(shown).collect())
+    }
+
+    #[test]
+    fn the_folder_at_the_top_is_left_away_and_modes_are_plain() {
+        let entries = [
+            ("top/", EntryType::Directory, ""),
+            ("top/a", EntryType::Regular, "x"),
+            ("./top/run", EntryType::Regular, "x"),
+            ("top/sub/link", EntryType::Symlink, "../a"),
+            ("top/same", EntryType::Link, "top/a"),
+        ];
+        let expected = ["d/a 644", "d/run 755", "d/same 644", "d/sub/link 777"];
+        assert_eq!(unpacked(&entries).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_leads_elsewhere_or_is_no_file_is_refused() {
+        for (path, kind, text) in [
+            ("/etc/passwd", EntryType::Regular, "x"),
+            ("top/../../x", EntryType::Regular, "x"),
+            ("top/.wh.x", EntryType::Regular, "x"),
+            ("top/x", EntryType::Symlink, "/etc"),
+            ("top/x", EntryType::Symlink, "../x"),
+            ("top/x", EntryType::Link, "top/../../x"),
+            ("top/x", EntryType::Char, ""),
+            ("top/x", EntryType::Fifo, ""),
+        ] {
+            assert!(unpacked(&[(path, kind, text)]).is_err(), "{path} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_is_bearable_is_refused() {
+        let mut reader = Limited { inner: io::repeat(0), left: 100 };
+        let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
+        assert!(matches!(too_much(error), UnpackError::TooMuch { unit: "bytes", .. }));
+        let mut noise: &[u8] = b"no archive";
+        let mut spool = TreeSpool::new(&std::env::temp_dir());
+        let directory = TreePath::new("d").unwrap();
+        let executable = BTreeSet::new();
+        let target =
+            Unpacking { directory: &directory, executable: &executable, format: Format::TarGzip };
+        assert!(unpack(&mut noise, &target, &mut spool, &mut 0).is_err());
+    }
+}
