@@ -193,11 +193,13 @@ fn build(error: &BuildError) -> Option<Opinion> {
         )),
         BuildError::Foreign { .. } => Some(Opinion::with(
             Family::Host,
-            "build on a host of that architecture, or register user-mode emulation (qemu-user-static)",
+            "install qemu-user-static (before Linux 6.7 it must also be registered with the kernel, with \
+             flag F, as systemd-binfmt does), or build on a host of that architecture",
         )),
         BuildError::PrivateKey { .. } => Some(Opinion::with(
             Family::Failed,
-            "keep keys out of images: mount them when the container runs",
+            "keep keys out of images: mount them when the container runs; if a package made it, \
+             `remove-state` in [debian] leaves it out",
         )),
         _ => None,
     }
@@ -208,14 +210,27 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
         ConfigureError::Sandbox(error) => sandbox(error),
         ConfigureError::Checkout(error) => checkout(error),
         ConfigureError::Store(error) => store(error),
-        ConfigureError::NotReproducible { .. } => Some(Opinion::with(
-            Family::NotReproducible,
-            "if these files are state that must not enter an image, name them in \
-             [[debian.remove-state]]",
-        )),
+        ConfigureError::NotReproducible { paths } => {
+            Some(Opinion::with(Family::NotReproducible, &remove_state(paths)))
+        }
         ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
         _ => None,
     }
+}
+
+/// Lines for image.toml, ready to be copied: all paths, unless they are very many.
+fn remove_state(paths: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut hint = "if these files are state that no image may hold, write into [debian]:\n  \
+                    remove-state = ["
+        .to_owned();
+    for path in paths.iter().take(SHOWN) {
+        hint.push_str(&format!("\n    {{ path = {path:?}, reason = \"made anew each time\" }},"));
+    }
+    if paths.len() > SHOWN {
+        hint.push_str("\n    # and so on; a folder stands for all below it");
+    }
+    hint + "\n  ]"
 }
 
 fn recipe(error: &RecipeError) -> Option<Opinion> {

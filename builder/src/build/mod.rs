@@ -60,6 +60,7 @@ use crate::image::{
 use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
+use crate::sandbox::emulation;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Platform};
@@ -389,11 +390,19 @@ impl Builder<'_> {
         Ok(packages)
     }
 
-    /// Scripts of a foreign architecture need emulation that is registered with the kernel.
+    /// Scripts of a foreign architecture need an emulator: the host's registration, or one of the
+    /// sandbox's own.
     fn check_host(&self, platform: Platform, packages: &[Package]) -> Result<(), BuildError> {
         let host = Platform::host();
-        if host == Some(platform) || has_emulation(platform) {
+        let architecture = platform.debian_name();
+        if host == Some(platform) || emulation::is_registered(architecture) {
             return Ok(());
+        }
+        if let Some(line) = emulation::registration(architecture) {
+            match self.checkouts.session()?.emulate(&line) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(%error, "no registration of the sandbox's own"),
+            }
         }
         let names: Vec<&str> = packages
             .iter()
@@ -765,26 +774,14 @@ fn user_ids(user: &spec::UserReference, accounts: &Accounts) -> Result<UserIds, 
 
 fn state_table(image: &spec::Image) -> StateTable {
     let more = image.debian.iter().flat_map(|debian| &debian.remove_state).map(|rule| StateRule {
-        path: rule.path.to_string(),
+        path: rule.path.to_string().trim_start_matches('/').to_owned(),
         reason: rule.reason.clone(),
         first_run: None,
         keep_directories: false,
         empty: false,
+        with_all_below: true,
     });
     StateTable::with_rules(more)
-}
-
-/// Whether the kernel runs programs of this platform through an emulator.
-fn has_emulation(platform: Platform) -> bool {
-    let name = match platform.debian_name() {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "armhf" | "armel" => "arm",
-        "ppc64el" => "ppc64le",
-        other => other,
-    };
-    let path = format!("/proc/sys/fs/binfmt_misc/qemu-{name}");
-    std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("enabled"))
 }
 
 /// A tree's listing.

@@ -90,7 +90,7 @@ impl Run<'_> {
                 unpack: (0..stage.packages.len()).collect(),
                 configure: (0..stage.packages.len()).collect(),
             }],
-            false => rounds(&stage.packages),
+            false => rounds(&stage.packages, stage.below.map_or(&[], |it| &it.packages), &status),
         };
         let mut unpacked: Vec<usize> = Vec::new();
         let last = rounds.len() - 1;

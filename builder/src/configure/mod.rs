@@ -22,6 +22,7 @@ mod driver;
 mod ids;
 mod order;
 mod package;
+mod queue;
 mod state;
 mod triggers;
 
@@ -54,7 +55,7 @@ use crate::sandbox::{SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 

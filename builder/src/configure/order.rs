@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::Package;
+use super::{Package, queue};
 use crate::source::debian::relation::RelationField;
 
 /// One round: some packages are unpacked, then some are configured. One round is the rule; another
 /// is needed only when a `preinst` wants packages configured that are themselves new.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Packages (by number) to unpack, in order.
     pub unpack: Vec<usize>,
@@ -29,8 +29,9 @@ pub fn dependency_order(packages: &[Package]) -> Vec<usize> {
     visit.order
 }
 
-/// Splits packages, which come in dependency order, into rounds.
-pub fn rounds(packages: &[Package]) -> Vec<Round> {
+/// Splits packages, which come in dependency order, into rounds. `below` is configured, `status` is
+/// dpkg's status file.
+pub fn rounds(packages: &[Package], below: &[Package], status: &str) -> Vec<Round> {
     let graph = Graph::new(packages);
     let mut unpacked = vec![false; packages.len()];
     let mut configured = vec![false; packages.len()];
@@ -69,10 +70,32 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
         rounds.push(Round { unpack, configure });
     }
     // Without a package there is still the one round that ends the stage.
-    if rounds.is_empty() {
-        rounds.push(Round { unpack: Vec::new(), configure: Vec::new() });
-    }
+    let mut last = rounds.pop().unwrap_or_default();
+    last.configure = last_order(packages, below, &graph, &last.configure, status);
+    rounds.push(last);
     rounds
+}
+
+/// apt has what others pre-depend on configured before these are unpacked, and leaves all the rest
+/// to dpkg.
+fn last_order(
+    packages: &[Package],
+    below: &[Package],
+    graph: &Graph,
+    configure: &[usize],
+    status: &str,
+) -> Vec<usize> {
+    let mut is_early = vec![false; packages.len()];
+    for number in 0..packages.len() {
+        for other in graph.below(number) {
+            is_early[other] = true;
+        }
+    }
+    let (mut order, rest): (Vec<usize>, Vec<usize>) =
+        configure.iter().partition(|&&number| is_early[number]);
+    let everyone: Vec<&Package> = packages.iter().chain(below).collect();
+    order.extend(queue::configuration_order(&everyone, &rest, status));
+    order
 }
 
 struct Graph {

@@ -45,6 +45,10 @@ pub(super) enum Work {
         path: PathBuf,
         bytes: u64,
     },
+    /// Registers an emulator for the session's roots.
+    Emulate {
+        line: String,
+    },
     /// Answers with [`ScanReply`], then with a descriptor for each index that is sent.
     Scan {
         upper: PathBuf,

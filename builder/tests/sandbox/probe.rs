@@ -99,6 +99,9 @@ fn network() {
         let raw = unsafe { libc::socket(family, libc::SOCK_RAW, 1) };
         println!("raw {family} {}", raw >= 0);
     }
+    let answers = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|own| std::net::TcpStream::connect(own.local_addr()?).map(drop));
+    println!("loopback {}", answers.is_ok());
 }
 
 /// Forks until the kernel refuses; prints how often that worked.

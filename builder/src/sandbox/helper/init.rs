@@ -12,7 +12,7 @@ use super::super::error::Failure;
 use super::super::messages::{InitReply, InitRequest};
 use super::super::request::{Command, Ending, RootRequest};
 use super::super::wire::Connection;
-use super::{confine, mounts};
+use super::{confine, mounts, network};
 
 /// Sets the root up and serves until the supervisor is gone.
 pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfProgram) -> i32 {
@@ -57,6 +57,7 @@ fn set_up(request: &RootRequest) -> Result<(), Failure> {
     let _ = rustix::process::setsid();
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(|error| refused("setting the host name", error))?;
+    network::bring_loopback_up()?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
     if let Some(base) = request.pid_base {
