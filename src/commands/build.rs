@@ -1,5 +1,6 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
+mod languages;
 mod outputs;
 mod pushing;
 mod report;
@@ -19,14 +20,17 @@ use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
+use drystone_builder::recipe::RecipeError;
+use drystone_builder::recipe::git::{Commit, GitError};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
-use drystone_builder::source::fetch::Downloader;
+use drystone_builder::source::fetch::{Downloader, shown};
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer;
+use drystone_store::realisation::Output as Tree;
 use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
@@ -41,6 +45,7 @@ use crate::unchanged::{Answer, Inputs, Question};
 use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
+use languages::Languages;
 use outputs::Targets;
 use pushing::Pushing;
 use report::Exchanged;
@@ -482,12 +487,15 @@ impl Work<'_> {
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
+        let languages = Languages { work: self, downloader: &downloads };
         let builder = Builder {
             store: self.store,
             checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
+            languages: &languages,
+            fetch_commit: &|commit| self.fetch_commit(commit),
         };
         let request = BuildRequest {
             image: self.image,
@@ -542,6 +550,22 @@ impl Work<'_> {
         self.runtime.block_on(async {
             tokio::select! {
                 fetched = fetch_files(context, files) => Ok(fetched?),
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
+    /// Fetches a commit, with the host's git.
+    fn fetch_commit(&self, commit: &Commit) -> Result<Tree, BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let failed = |error| BuildError::Recipe(RecipeError::Git(error));
+        if self.locking.offline {
+            let (url, revision) = (shown(&commit.url), commit.revision.clone());
+            return Err(failed(GitError::Offline { url, revision }));
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = commit.fetch(self.store, &self.wiring.display) => fetched.map_err(failed),
                 () = interrupt::cancelled() => Err(interrupted(Interrupted)),
             }
         })

@@ -8,6 +8,9 @@ use drystone_builder::configure::ConfigureError;
 use drystone_builder::lock::LockError;
 use drystone_builder::output::OutputError;
 use drystone_builder::realise::CheckoutError;
+use drystone_builder::recipe::git::GitError;
+use drystone_builder::recipe::language::LanguageError;
+use drystone_builder::recipe::language::registry::RegistryError as LanguageRegistryError;
 use drystone_builder::recipe::{RecipeError, SourceError};
 use drystone_builder::resolve::{ImportError, ResolveError};
 use drystone_builder::sandbox::SandboxError;
@@ -239,10 +242,47 @@ fn recipe(error: &RecipeError) -> Option<Opinion> {
         RecipeError::Checkout(error) => return checkout(error),
         RecipeError::Store(error) => return store(error),
         RecipeError::Source(error) => return recipe_source(error),
+        RecipeError::Language(error) => return language(error),
+        RecipeError::Git(error) => return git(error),
         RecipeError::Unknown { .. } | RecipeError::OtherPlatform { .. } => Family::Usage,
         _ => Family::Failed,
     };
     Some(Opinion { family, hint: error.hint() })
+}
+
+fn git(error: &GitError) -> Option<Opinion> {
+    let family = match error {
+        GitError::Store(error) => return store(error),
+        GitError::Io { source, .. } => return system(source),
+        GitError::Program(_) => Family::Host,
+        GitError::Offline { .. } | GitError::Fetch { .. } => Family::Network,
+        GitError::Object { .. } => Family::Integrity,
+        GitError::Submodule { .. } | GitError::LargeFile { .. } | GitError::Path { .. } => {
+            Family::Usage
+        }
+        GitError::Tree(_) => Family::Failed,
+    };
+    Some(Opinion { family, hint: error.hint().map(str::to_owned) })
+}
+
+fn language(error: &LanguageError) -> Option<Opinion> {
+    let family = match error {
+        LanguageError::Store(error) => return store(error),
+        LanguageError::Io { source, .. } => return system(source),
+        LanguageError::Lockfile { .. } => Family::Usage,
+        LanguageError::Mismatch { .. } | LanguageError::Unpack { .. } => Family::Integrity,
+        LanguageError::Registry(error) => match error {
+            LanguageRegistryError::Read { .. } | LanguageRegistryError::Configuration { .. } => {
+                Family::Usage
+            }
+            _ => Family::Network,
+        },
+        LanguageError::Offline { .. } | LanguageError::Fetch { .. } => Family::Network,
+        _ => Family::Failed,
+    };
+    let general = "check the network, and the registry that this host's tools are configured for";
+    let hint = error.hint().or((family == Family::Network).then_some(general));
+    Some(Opinion { family, hint: hint.map(str::to_owned) })
 }
 
 fn recipe_source(error: &SourceError) -> Option<Opinion> {

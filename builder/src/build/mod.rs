@@ -17,10 +17,12 @@ mod corrections;
 mod error;
 mod files;
 mod finish_script;
+mod languages;
 mod layer_plan;
 mod recipes;
 mod remote_files;
 mod share;
+mod sources;
 mod system;
 mod system_texts;
 mod view;
@@ -40,8 +42,10 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
+pub use languages::LanguageNetwork;
 pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
+pub use sources::FetchCommit;
 pub use view::StackView;
 
 use ahead::Ahead;
@@ -91,6 +95,10 @@ pub struct Builder<'a> {
     pub import: &'a Import<'a>,
     /// Fetches files; not called when there are none to fetch.
     pub fetch: &'a Fetch<'a>,
+    /// Fetches what lockfiles pin; not called when there is nothing to fetch.
+    pub languages: &'a dyn LanguageNetwork,
+    /// Fetches commits of git repositories; not called for those that the store has.
+    pub fetch_commit: &'a FetchCommit<'a>,
 }
 
 /// What to build.
@@ -302,6 +310,7 @@ impl Builder<'_> {
             built.derivations.push(made.derivation);
             built.outputs.extend(made.outputs.values().cloned());
         }
+        built.derivations.extend(&recipes.dependencies);
         Ok((image, built))
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
-use crate::recipe::{Job, Made, RecipeError, Workbench, build_all, plain, read_source};
+use crate::recipe::{Job, Made, RecipeError, Tools, Workbench, build_all, plain, read_source};
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
@@ -54,6 +54,8 @@ pub struct BuiltRecipes {
     pub ignored: usize,
     /// The blobs of fetched sources, for roots.
     pub fetched: Vec<BlobDigest>,
+    /// Derivations of what lockfiles pin, and of how it is laid out, for roots.
+    pub dependencies: Vec<DerivationId>,
     /// The packages that outputs of the image need when they run, each with the first recipe whose
     /// output needs it.
     pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
@@ -63,6 +65,7 @@ pub struct BuiltRecipes {
 struct Planned {
     root: Vec<(Owner, Output)>,
     source: Output,
+    tools: Tools,
 }
 
 /// Recipes of one platform by what they need, those that `wanted` needs and no other.
@@ -330,7 +333,10 @@ impl Builder<'_> {
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
-            sources.insert(name.clone(), source);
+            let mut source = self.with_fetched(image, recipe, source, built)?;
+            let packages = locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+            let tools = self.tools(image, platform, name, &mut source, packages, built)?;
+            sources.insert(name.clone(), (source, tools));
         }
         self.check_host_for(platform, needs.keys())?;
         let mut keys: BTreeSet<PackageKey> = locked.essential.clone();
@@ -342,13 +348,13 @@ impl Builder<'_> {
         let table = state_table(image);
         let mut roots: BTreeMap<&BTreeSet<PackageKey>, Vec<(Owner, Output)>> = BTreeMap::new();
         let mut planned = BTreeMap::new();
-        for (name, source) in sources {
+        for (name, (source, tools)) in sources {
             let inputs = &locked.recipes[&name];
             if !roots.contains_key(inputs) {
                 let root = self.recipe_root(platform, locked, inputs, &imported, &table)?;
                 roots.insert(inputs, root);
             }
-            planned.insert(name, Planned { root: roots[inputs].clone(), source });
+            planned.insert(name, Planned { root: roots[inputs].clone(), source, tools });
         }
         built.imported.extend(imported);
         Ok(planned)
@@ -451,6 +457,7 @@ impl Builder<'_> {
             root,
             from_recipes,
             source: planned.source.clone(),
+            tools: planned.tools.clone(),
             architecture: platform.debian_name(),
         })
     }

@@ -53,8 +53,21 @@ pub struct Job<'a> {
     pub from_recipes: usize,
     /// The source and the patches.
     pub source: Output,
+    /// What its builder puts before the script.
+    pub tools: Tools,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
+}
+
+/// What a language builder puts before a script; nothing of it for a recipe without one.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// Trees over the source: dependencies as they are laid out.
+    pub trees: Vec<Output>,
+    /// The script that is run, if it is not the recipe's own alone.
+    pub script: Option<String>,
+    /// Variables, which the recipe's own override.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A recipe that was built.
@@ -75,19 +88,35 @@ impl Job<'_> {
     /// The derivation: all that the script can see, and nothing else.
     pub fn derivation(&self) -> Derivation {
         let root = self.root.iter().map(|output| *output.path.hash());
+        let tools = self.tools.trees.iter().map(|output| *output.path.hash());
         let mut derivation = Derivation::new("recipe", VERSION)
-            .with_inputs(root.chain([*self.source.path.hash()]))
+            .with_inputs(root.chain([*self.source.path.hash()]).chain(tools))
             .with_arg("from-recipes", self.from_recipes)
             .with_arg("patches", self.recipe.patches.len())
-            .with_arg("script", self.recipe.script.clone().unwrap_or_default());
+            .with_arg("script", self.script());
+        if !self.tools.trees.is_empty() {
+            derivation = derivation.with_arg("tools", self.tools.trees.len());
+        }
         if let Some(kind) = self.archive() {
             derivation = derivation.with_arg("unpack", unpacking(kind));
         }
         derivation.outputs = self.recipe.outputs.iter().map(ToString::to_string).collect();
-        derivation.env = self.recipe.env.clone();
+        derivation.env = self.env();
         derivation.platform = Some(format!("linux/{}", self.architecture));
         derivation.sandbox = Some(SANDBOX_VERSION);
         derivation
+    }
+
+    /// The script that is run.
+    fn script(&self) -> &str {
+        self.tools.script.as_deref().or(self.recipe.script.as_deref()).unwrap_or_default()
+    }
+
+    /// The builder's variables and the recipe's own.
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = self.tools.env.clone();
+        env.extend(self.recipe.env.clone());
+        env
     }
 
     /// The kind of archive that is to be unpacked, if there is one.
@@ -191,8 +220,8 @@ impl Job<'_> {
         let root = self.open(bench, session, directory)?;
         let failed = |step: &str, finished: &Finished| self.failed(step, finished, log_path);
         self.prepare(&root, log, log_path)?;
-        let script = self.recipe.script.as_deref().unwrap_or_default();
-        let finished = root.execute(&self.command(["/bin/sh", "-e", "-c", script]), Some(log))?;
+        let command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
             return Err(failed("script", &finished));
         }
@@ -246,7 +275,8 @@ impl Job<'_> {
         session: &Session,
         directory: &Path,
     ) -> Result<Root, RecipeError> {
-        let trees: Vec<&Output> = self.root.iter().chain([&self.source]).collect();
+        let trees: Vec<&Output> =
+            self.root.iter().chain([&self.source]).chain(&self.tools.trees).collect();
         let mut lower: Vec<PathBuf> = bench.checkouts.ensure(&trees)?;
         lower.reverse();
         let mut request =
@@ -283,7 +313,7 @@ impl Job<'_> {
         let mut command = Command::new(argv);
         command.env.insert("HOME".into(), "/build".into());
         command.env.insert("USER".into(), "builder".into());
-        command.env.extend(self.recipe.env.clone());
+        command.env.extend(self.env());
         // The first output is `$out`, whatever its name is.
         let first = self.recipe.outputs.first().map(|name| format!("{OUTPUT_DIRECTORY}/{name}"));
         command.env.extend(first.map(|place| ("out".to_owned(), place)));

@@ -7,9 +7,10 @@ use drystone_store::digest::BlobDigest;
 use url::Url;
 
 use crate::document::{Place, Shape, Table, Value, ValueError, nearest};
+use crate::recipe::language::{self, Dependency};
 
 use super::config::environment;
-use super::names::{Name, PackageName};
+use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
 use super::schema;
 use super::values::{LocalPath, address, duration, sha256};
@@ -49,9 +50,14 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The Debian packages that its build asks for: those of `debian`, and what its patches need.
-    pub fn build_packages(&self) -> BTreeSet<PackageName> {
+    /// The Debian packages that its build asks for: those of `debian`, the toolchain of its builder
+    /// in a suite, and what its patches need.
+    pub fn build_packages(&self, suite: &Suite) -> BTreeSet<PackageName> {
         let mut packages: BTreeSet<PackageName> = self.debian.iter().cloned().collect();
+        let named: Vec<&str> = self.debian.iter().map(PackageName::as_str).collect();
+        let toolchain = language::packages(self.builder, suite.as_str(), &named);
+        let names = toolchain.iter().map(|name| PackageName::new(name).expect("a valid name"));
+        packages.extend(names);
         if !self.patches.is_empty() {
             packages.insert(PackageName::new("patch").expect("a valid name"));
         }
@@ -129,6 +135,8 @@ pub enum RecipeSource {
         /// The full commit id.
         revision: String,
     },
+    /// A published package.
+    Package(Dependency),
 }
 
 /// An archive, by the end of its name.
@@ -341,10 +349,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
     }
     let table = value.table(&schema::RECIPE_SOURCE)?;
-    let kinds: Vec<_> = ["path", "url", "git"].into_iter().filter(|key| table.has(key)).collect();
+    let kinds: Vec<_> =
+        ["path", "url", "git", "crate"].into_iter().filter(|key| table.has(key)).collect();
     let [kind] = kinds.as_slice() else {
         table
-            .problem("a source has one of `path`, `url` and `git`")
+            .problem("a source has one of `path`, `url`, `git` and `crate`")
             .help("for example: source = { path = \"..\", include = [\"src/**\"] }")
             .record();
         return None;
@@ -352,9 +361,10 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
         "url" => &["sha256", "unpack"],
+        "crate" => &["version", "sha256"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "unpack", "revision"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision", "version"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -376,11 +386,32 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
             let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
             Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
+        "crate" => {
+            let name =
+                table.text_as("crate", |text| checked("crate", text, language::cargo::is_name));
+            let version = table.required("version").and_then(|value| {
+                value.text_as(|text| checked("version", text, language::cargo::is_version))
+            });
+            let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
+            let package = language::cargo::published(name?, version?, &digest?);
+            Some(RecipeSource::Package(package))
+        }
         _ => {
             let url = table.text_as("git", address);
             let revision = table.required("revision").and_then(|value| value.text_as(commit));
             Some(RecipeSource::Git { url: url?, revision: revision? })
         }
+    }
+}
+
+fn checked(
+    what: &'static str,
+    text: &str,
+    is_right: impl Fn(&str) -> bool,
+) -> Result<String, ValueError> {
+    match is_right(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::new(what, text, "crates have no such one")),
     }
 }
 

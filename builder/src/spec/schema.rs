@@ -158,6 +158,8 @@ pub(super) static RECIPE_SOURCE: Schema = table(
         key("unpack", "true or false", "unpack = false"),
         key("git", "a repository's address, a string", r#"git = "https://example.com/thing.git""#),
         key("revision", "a full commit id, a string", "revision = \"…\""),
+        key("crate", "the name of a published crate, a string", r#"crate = "ripgrep""#),
+        key("version", "its exact version, a string", r#"version = "1.2.3""#),
     ],
 );
 
