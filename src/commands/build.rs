@@ -1,5 +1,6 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
+mod by_hand;
 mod languages;
 mod outputs;
 mod pushing;
@@ -20,8 +21,8 @@ use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
-use drystone_builder::recipe::RecipeError;
 use drystone_builder::recipe::git::{Commit, GitError};
+use drystone_builder::recipe::{RecipeError, Wanted};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
@@ -37,7 +38,7 @@ use tokio::runtime::Runtime;
 use crate::answer;
 use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
 use crate::caching::{CacheReport, Caching};
-use crate::diagnostics::{Failure, Family};
+use crate::diagnostics::Failure;
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
 use crate::quantity::counted;
@@ -193,7 +194,7 @@ fn begin(
         image: &image,
         platforms,
         store: &store,
-        checkouts: Checkouts::new(&store),
+        checkouts: Checkouts::new(&store).with_limits(arguments.limits.limits()),
         caching,
         runtime,
         locking: Locking {
@@ -453,28 +454,33 @@ impl Work<'_> {
         answer::print(&lines.collect::<String>())
     }
 
-    /// Runs a command where a recipe is built.
+    /// Runs a command, or a shell, where a recipe is built.
     fn shell(&self, build: &BuildArguments, arguments: &ShellArguments) -> Result<(), Failure> {
+        if arguments.command.is_none() {
+            by_hand::check_terminal()?;
+        }
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
         let options = self.recipe_options(build, None);
-        let output = std::io::stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| Failure::io("open standard output", error))?;
         let kept = arguments.kept.as_deref().map(absolute).transpose()?;
-        let by_hand = ByHand {
-            recipe: &arguments.recipe,
-            command: &arguments.command,
-            kept: kept.as_deref(),
-            output: &output.into(),
+        let run = |wanted| {
+            let by_hand = ByHand { recipe: &arguments.recipe, wanted, kept: kept.as_deref() };
+            self.with_builder(&lock, |builder, request| {
+                builder.run_by_hand(request, &options, &by_hand)
+            })
         };
-        let ended = self.with_builder(&lock, |builder, request| {
-            builder.run_by_hand(request, &options, &by_hand)
-        })?;
-        match ended {
-            None => Ok(()),
-            Some(words) => Err(Failure::new(Family::Failed, format!("the command {words}"))),
-        }
+        let ending = match &arguments.command {
+            Some(command) => {
+                let output = std::io::stdout()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|error| Failure::io("open standard output", error))?;
+                run(Wanted::Command(command, &output.into()))?
+            }
+            None => {
+                by_hand::at_terminal(&self.wiring.display, |person| run(Wanted::Shell(person)))?
+            }
+        };
+        by_hand::passed_on(ending)
     }
 
     /// Does something with a builder that follows a lock.

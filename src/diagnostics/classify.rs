@@ -184,6 +184,9 @@ fn build(error: &BuildError) -> Option<Opinion> {
         BuildError::Sandbox(error) => sandbox(error),
         BuildError::Checkout(error) => checkout(error),
         BuildError::Store(error) => store(error),
+        BuildError::Finish { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
+        }
         BuildError::Image(_) | BuildError::Accounts(_) | BuildError::UnknownAccount { .. } => {
             Some(Opinion::of(Family::Usage))
         }
@@ -215,6 +218,9 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
         ConfigureError::Store(error) => store(error),
         ConfigureError::NotReproducible { paths } => {
             Some(Opinion::with(Family::NotReproducible, &remove_state(paths)))
+        }
+        ConfigureError::Script { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
         }
         ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
         _ => None,

@@ -61,6 +61,8 @@ pub enum BuildError {
     Finish {
         /// How it ended, in words.
         ending: String,
+        /// The limit that it ran into.
+        limit: Option<crate::sandbox::Limit>,
         /// The end of its output.
         tail: String,
     },

@@ -20,7 +20,10 @@ use super::{
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
-use crate::recipe::{Job, Made, RecipeError, Tools, Workbench, build_all, plain, read_source};
+use crate::recipe::{
+    Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, plain, read_source,
+};
+use crate::sandbox::Ending;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
@@ -334,7 +337,8 @@ impl Builder<'_> {
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
             let mut source = self.with_fetched(image, recipe, source, built)?;
-            let packages = locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+            let packages =
+                locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
             let tools = self.tools(image, platform, name, &mut source, packages, built)?;
             sources.insert(name.clone(), (source, tools));
         }
@@ -523,26 +527,24 @@ impl Builder<'_> {
 pub struct ByHand<'a> {
     /// The recipe.
     pub recipe: &'a str,
-    /// The command, as a shell reads it.
-    pub command: &'a str,
+    /// What is run.
+    pub wanted: Wanted<'a>,
     /// The root of a failed build that was kept; a new one otherwise.
     pub kept: Option<&'a Path>,
-    /// Where its output goes.
-    pub output: &'a std::fs::File,
 }
 
 impl Builder<'_> {
-    /// Runs a command where a recipe is built: all that the recipe needs is built first, the
-    /// recipe is not. How the command ended, in words, if not well.
+    /// Runs something where a recipe is built, and says how it ended: all that the recipe needs is
+    /// built first, the recipe is not.
     pub fn run_by_hand(
         &self,
         request: &BuildRequest<'_>,
         options: &RecipeOptions,
         by_hand: &ByHand<'_>,
-    ) -> Result<Option<String>, BuildError> {
+    ) -> Result<Ending, BuildError> {
         let image = request.image;
         let name = self.named(image, by_hand.recipe)?;
-        let Some(&platform) = request.platforms.first() else { return Ok(None) };
+        let Some(&platform) = request.platforms.first() else { return Ok(Ending::Exit(0)) };
         let needs = needed(image, platform, vec![("the command".to_owned(), name.clone())])?;
         let mut built = BuiltRecipes::default();
         let planned = self.plan_recipes(request, platform, &needs, options, &mut built)?;
@@ -556,7 +558,7 @@ impl Builder<'_> {
             })?,
         };
         let job = self.job(image, platform, &name, &planned[&name], &made)?;
-        Ok(job.run_by_hand(bench, by_hand.command, by_hand.kept, by_hand.output)?)
+        Ok(job.run_by_hand(bench, by_hand.wanted, by_hand.kept)?)
     }
 
     fn bench(&self, options: &RecipeOptions) -> Workbench<'_> {

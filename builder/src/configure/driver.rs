@@ -17,7 +17,7 @@ use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
 use super::{ConfigureError, Package, Stage, database};
 use crate::progress::Event;
-use crate::sandbox::{Command, Ending, Root, RootRequest, Storage, standard_environment};
+use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
 
 /// A script may print nothing for this long.
@@ -345,6 +345,7 @@ impl Run<'_> {
         command.env.insert("DPKG_MAINTSCRIPT_ARCH".into(), package.architecture.clone());
         command.time_limit = Some(TIME_LIMIT);
         command.silence_limit = Some(SILENCE_LIMIT);
+        self.stage.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(self.log))?;
         if is_preinst {
             root.delete(UNPACKING)?;
@@ -354,7 +355,8 @@ impl Run<'_> {
                 package: package.name.clone(),
                 script: script.to_owned(),
                 arguments: arguments.join(" ").trim().to_owned(),
-                ending: describe(finished.ending),
+                ending: command.describe(finished.ending),
+                limit: finished.limit(),
                 tail: String::from_utf8_lossy(&finished.tail).into_owned(),
             });
         }
@@ -451,15 +453,6 @@ fn environment(package: &str, script: &str, stage: &Stage<'_>) -> BTreeMap<Strin
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     environment
-}
-
-fn describe(ending: Ending) -> String {
-    match ending {
-        Ending::Exit(status) => format!("exited with status {status}"),
-        Ending::Signal(signal) => format!("was killed by signal {signal}"),
-        Ending::TimeLimit => format!("ran longer than {} s", TIME_LIMIT.as_secs()),
-        Ending::SilenceLimit => format!("printed nothing for {} s", SILENCE_LIMIT.as_secs()),
-    }
 }
 
 /// The rules that stage 1's diversions make, for stage 2 without preinst scripts.

@@ -51,7 +51,7 @@ pub use state::{StateRule, StateTable};
 use crate::finish::status::StatusError;
 use crate::progress::{Event, Progress};
 use crate::realise::{CheckoutError, Checkouts};
-use crate::sandbox::{SANDBOX_VERSION, SandboxError};
+use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
@@ -73,6 +73,8 @@ pub enum ConfigureError {
         arguments: String,
         /// How it ended, in words.
         ending: String,
+        /// The limit that it ran into.
+        limit: Option<Limit>,
         /// The end of its output.
         tail: String,
     },

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
 
-use crate::sandbox::{IdMap, SandboxError, Session};
+use crate::sandbox::{Command, IdMap, Resources, SandboxError, Session};
 
 /// Why a tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -29,22 +30,48 @@ pub enum CheckoutError {
     },
 }
 
+/// Limits that the user sets for every command of a build; they come before those of recipes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CommandLimits {
+    /// How long each may run.
+    pub time: Option<Duration>,
+    /// How long each may print nothing.
+    pub silence: Option<Duration>,
+    /// What else each may use up.
+    pub resources: Resources,
+}
+
 /// Lays trees out below the store's `trees/`; the sandbox session starts when it is first needed.
 pub struct Checkouts<'a> {
     store: &'a Store,
     program: Option<PathBuf>,
     session: OnceLock<Session>,
+    limits: CommandLimits,
 }
 
 impl<'a> Checkouts<'a> {
     /// Checkouts of a store, made by this very program as helper.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, program: None, session: OnceLock::new() }
+        Self { store, program: None, session: OnceLock::new(), limits: CommandLimits::default() }
     }
 
     /// Checkouts made by another program that can be the sandbox's helper (for tests).
     pub fn with_program(store: &'a Store, program: PathBuf) -> Self {
-        Self { store, program: Some(program), session: OnceLock::new() }
+        Self { program: Some(program), ..Self::new(store) }
+    }
+
+    /// With limits for every command that runs over them.
+    #[must_use]
+    pub fn with_limits(self, limits: CommandLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets the limits of a command: those that the user asked for, else its own, else the usual.
+    pub fn limit(&self, command: &mut Command) {
+        command.time_limit = self.limits.time.or(command.time_limit);
+        command.silence_limit = self.limits.silence.or(command.silence_limit);
+        let own = self.limits.resources.or(command.resources);
+        command.resources = own.or(Resources::usual());
     }
 
     /// The sandbox session.

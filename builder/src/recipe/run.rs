@@ -16,9 +16,7 @@ use super::error::FailedScript;
 use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
-use crate::sandbox::{
-    Command, Ending, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session,
-};
+use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
 use crate::spec::{ArchiveKind, Name, Recipe, RecipeSource};
 
 /// How long a script may run when its recipe says nothing.
@@ -176,7 +174,7 @@ impl Job<'_> {
             let kept = self.keep(bench, session, directory.keep().as_path())?;
             let text = format!(
                 "the failed build of recipe {} is kept in {}; enter it with: drystone shell {} \
-                 --kept {} -c COMMAND",
+                 --kept {}",
                 self.name,
                 kept.display(),
                 self.name,
@@ -218,12 +216,12 @@ impl Job<'_> {
     ) -> Result<BTreeMap<Name, Output>, RecipeError> {
         let upper = directory.join("upper");
         let root = self.open(bench, session, directory)?;
-        let failed = |step: &str, finished: &Finished| self.failed(step, finished, log_path);
         self.prepare(&root, log, log_path)?;
-        let command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        let mut command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        bench.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
-            return Err(failed("script", &finished));
+            return Err(self.failed("script", &command, &finished, log_path));
         }
         let storage = root.storage();
         root.close()?;
@@ -247,13 +245,18 @@ impl Job<'_> {
     }
 
     /// Unpacks the source and applies the patches, as the script's user.
-    fn prepare(&self, root: &Root, log: &File, log_path: &Path) -> Result<(), RecipeError> {
+    pub(super) fn prepare(
+        &self,
+        root: &Root,
+        log: &File,
+        log_path: &Path,
+    ) -> Result<(), RecipeError> {
         if let Some(kind) = self.archive() {
             let script = unpacking(kind);
             let command = self.command(["/bin/sh", "-e", "-c", script.as_str()]);
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
-                return Err(self.failed("unpacking of its source", &finished, log_path));
+                return Err(self.failed("unpacking of its source", &command, &finished, log_path));
             }
         }
         for number in 0..self.recipe.patches.len() {
@@ -262,7 +265,7 @@ impl Job<'_> {
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
                 let name = self.recipe.patches[number].to_string();
-                return Err(self.failed(&format!("patch {name}"), &finished, log_path));
+                return Err(self.failed(&format!("patch {name}"), &command, &finished, log_path));
             }
         }
         Ok(())
@@ -323,66 +326,24 @@ impl Job<'_> {
         }
         command.directory = SOURCE_DIRECTORY.to_owned();
         command.owner = (BUILDER_ID, BUILDER_ID);
+        command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));
         command
     }
 
-    /// Runs a command in the root without building; how it ended, in words, if not well.
-    pub fn run_by_hand(
+    fn failed(
         &self,
-        bench: Workbench<'_>,
-        script: &str,
-        kept: Option<&Path>,
-        output: &File,
-    ) -> Result<Option<String>, RecipeError> {
-        let session = bench.checkouts.session()?;
-        let temporary = bench.store.temporary_directory();
-        let own = match kept {
-            Some(_) => None,
-            None => Some(tempfile::tempdir_in(temporary).map_err(|source| {
-                let path = temporary.to_owned();
-                StoreError::Io { action: "create a directory in", path, source }
-            })?),
-        };
-        let log_path = bench.store.log_path(&self.derivation().id());
-        let log =
-            File::options().append(true).create(true).open(&log_path).map_err(|source| {
-                StoreError::Io { action: "open", path: log_path.clone(), source }
-            })?;
-        let directory = kept.or(own.as_ref().map(tempfile::TempDir::path));
-        let Some(directory) = directory else { return Ok(None) };
-        let run = || {
-            let root = self.open(bench, session, directory)?;
-            if own.is_some() {
-                self.prepare(&root, &log, &log_path)?;
-            }
-            let mut command = self.command(["/bin/sh", "-c", script]);
-            (command.time_limit, command.silence_limit) = (None, None);
-            let finished = root.execute(&command, Some(output))?;
-            root.close()?;
-            Ok((!finished.success()).then(|| words(finished.ending)))
-        };
-        let result = run();
-        if own.is_some() {
-            session.remove(directory)?;
-        }
-        result
-    }
-
-    fn failed(&self, step: &str, finished: &Finished, log: &Path) -> RecipeError {
-        let ending = words(finished.ending);
+        step: &str,
+        command: &Command,
+        finished: &Finished,
+        log: &Path,
+    ) -> RecipeError {
+        let ending = command.describe(finished.ending);
         let text = String::from_utf8_lossy(&finished.tail);
-        let hint = match finished.ending {
-            Ending::TimeLimit => {
-                Some("if it needs longer, set the recipe's `time-limit`".to_owned())
-            }
-            Ending::SilenceLimit => Some(
-                "nothing can be typed into a build; if it only needs longer, set the recipe's \
-                 `silence-limit`"
-                    .to_owned(),
-            ),
-            _ => hints::hint(&text),
+        let hint = match finished.limit() {
+            Some(limit) => Some(limit.mend()),
+            None => hints::hint(&text),
         };
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
@@ -394,15 +355,6 @@ impl Job<'_> {
             log: log.to_owned(),
             hint,
         }))
-    }
-}
-
-fn words(ending: Ending) -> String {
-    match ending {
-        Ending::Exit(status) => format!("exited with status {status}"),
-        Ending::Signal(signal) => format!("was killed by signal {signal}"),
-        Ending::TimeLimit => "ran longer than its time limit".to_owned(),
-        Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Opened {
     pub(super) storage: Storage,
     /// Why there is no overlay.
     pub(super) refusal: Option<String>,
+    /// The pid of the root's init, as the host counts.
+    pub(super) init: u32,
 }
 
 /// One operation on an open root.
@@ -103,6 +105,11 @@ pub(super) enum RootOperation {
         path: String,
     },
     Changed,
+    /// Makes the terminal of the next command; answers with its other end.
+    OpenTerminal {
+        size: (u16, u16),
+        owner: (u32, u32),
+    },
     Close,
 }
 

@@ -27,13 +27,16 @@
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
+mod cgroup;
 pub mod emulation;
 mod error;
 mod helper;
 mod identity;
 mod messages;
+mod obstacle;
 mod preflight;
 mod request;
+mod resources;
 mod root;
 mod scan;
 mod session;
@@ -47,6 +50,7 @@ pub use request::{
     Change, Command, Ending, Finished, Item, ItemKind, Profile, RootRequest, Storage, Unsupported,
     standard_environment,
 };
+pub use resources::{Limit, Resources};
 pub use root::Root;
 pub use scan::{Scan, ScanEntry};
 pub use session::Session;

@@ -13,7 +13,8 @@ use super::config::environment;
 use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
 use super::schema;
-use super::values::{LocalPath, address, duration, sha256};
+use super::values::{LocalPath, address, duration, sha256, size};
+use crate::sandbox::Resources;
 
 /// The output that a recipe has when it names none.
 pub const DEFAULT_OUTPUT: &str = "out";
@@ -43,6 +44,8 @@ pub struct Recipe {
     pub time_limit: Option<Duration>,
     /// How long its script may print nothing.
     pub silence_limit: Option<Duration>,
+    /// What else its script may use up.
+    pub resources: Resources,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
     /// Where it stands.
@@ -337,10 +340,25 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
         outputs,
         time_limit: table.text_as("time-limit", duration),
         silence_limit: table.text_as("silence-limit", duration),
+        resources: resources(table),
         platforms: table.texts_as("platforms", Platform::new),
         place,
     };
     (recipe, needs)
+}
+
+fn resources(table: &Table<'_>) -> Resources {
+    let count = |name, highest| {
+        let count = table.get(name)?.integer(1, highest)?;
+        u32::try_from(count).ok()
+    };
+    Resources {
+        memory: table.text_as("memory-limit", size),
+        disk: table.text_as("disk-limit", size),
+        processes: count("process-limit", 4_194_304),
+        cpu_time: table.text_as("cpu-time-limit", duration),
+        cpus: count("cpu-limit", 8192),
+    }
 }
 
 fn source(value: &Value<'_>) -> Option<RecipeSource> {

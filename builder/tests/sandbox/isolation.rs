@@ -209,5 +209,5 @@ fn preflight() {
         assert!(check.ok || excused, "{check:?}");
         assert_eq!(check.ok, check.mend.is_none());
     }
-    assert_eq!(checks.len(), 6);
+    assert_eq!(checks.len(), 7);
 }

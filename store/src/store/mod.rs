@@ -113,6 +113,20 @@ impl Store {
         Ok(DerivationLock { _file: file })
     }
 
+    /// Whether some process makes a derivation right now.
+    pub fn is_being_made(&self, id: &DerivationId) -> Result<bool, StoreError> {
+        let path = self.root.join("locks").join(id.to_string());
+        if !path.exists() {
+            return Ok(false);
+        }
+        let file = open_lock(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(StoreError::io("lock", &path)(error.into())),
+        }
+    }
+
     /// Records what a derivation gave.
     pub fn put_realisation(
         &self,
@@ -234,6 +248,19 @@ mod tests {
         assert_eq!(json, Some(derivation.to_json()));
         std::fs::remove_file(store.blob_path(&output.layers[0].digest)).unwrap();
         assert_eq!(store.realisation(&derivation.id()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_being_made_is_known_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, other) =
+            (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
+        let id = Derivation::new("files", 1).id();
+        assert!(!other.is_being_made(&id).unwrap());
+        let lock = store.lock_derivation(&id).unwrap();
+        assert!(other.is_being_made(&id).unwrap());
+        drop(lock);
+        assert!(!other.is_being_made(&id).unwrap());
     }
 
     #[test]

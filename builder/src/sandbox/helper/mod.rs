@@ -6,6 +6,7 @@ mod confine;
 mod copy;
 mod difference;
 mod directory;
+mod disk;
 mod emulate;
 mod execute;
 mod files;
@@ -21,6 +22,8 @@ mod remove;
 mod session;
 mod snapshot;
 mod supervisor;
+mod terminal;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

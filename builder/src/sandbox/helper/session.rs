@@ -54,20 +54,14 @@ fn enter_user_namespace() -> Result<(), Failure> {
     // Ctrl-C at a terminal is the program's to handle.
     let _ = rustix::process::setsid();
     // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(|error| {
-        let mend = preflight::user_namespace_mend();
-        Failure::host("user namespaces are refused", &mend, Some(error.into()))
-    })
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
+        .map_err(|error| Failure::namespace("user namespaces are refused", error.into()))
 }
 
 /// Becomes root inside, with an own mount namespace.
 fn settle() -> Result<(), Failure> {
     let refused = |what: &str, error: rustix::io::Errno| {
-        Failure::host(
-            format!("{what} is refused inside a user namespace"),
-            &preflight::user_namespace_mend(),
-            Some(error.into()),
-        )
+        Failure::namespace(&format!("{what} is refused inside a user namespace"), error.into())
     };
     let (user, group) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(group, group, group)

@@ -100,10 +100,11 @@ impl<'a> Python<'a> {
     }
 
     async fn page(&self, index: &Url, name: &str) -> Result<Vec<OfferedFile>, RegistryError> {
-        let url = index.join(&format!("{name}/")).map_err(|error| RegistryError::Configuration {
-            place: format!("the index {}", shown(index)),
-            problem: error.to_string(),
-        })?;
+        let url =
+            index.join(&format!("{name}/")).map_err(|error| RegistryError::Configuration {
+                place: format!("the index {}", shown(index)),
+                problem: error.to_string(),
+            })?;
         let headers = Headers { accept: Some(ACCEPT), ..Headers::default() };
         let answer = self.host.downloader.fetch_document(&url, MOST_BYTES, &headers).await;
         let bytes = answer.map_err(|source| RegistryError::Fetch {
@@ -175,7 +176,8 @@ impl<'a> Python<'a> {
     /// The index that pip asks when nothing is configured, as its help says.
     async fn ask_pip(&self) -> Result<Url, RegistryError> {
         let what = "the Python index";
-        let help = ask(self.host, what, HELP, &["python3", "-m", "pip", "install", "--help"]).await?;
+        let help =
+            ask(self.host, what, HELP, &["python3", "-m", "pip", "install", "--help"]).await?;
         default_of(&help).ok_or_else(|| RegistryError::Unknown {
             registry: what.to_owned(),
             reason: Some("pip's help names none".to_owned()),
