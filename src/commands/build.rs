@@ -462,7 +462,7 @@ impl Work<'_> {
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
         let options = self.recipe_options(build, None);
         let kept = arguments.kept.as_deref().map(absolute).transpose()?;
-        let run = |wanted| {
+        let run = |wanted: Wanted<'_>| {
             let by_hand = ByHand { recipe: &arguments.recipe, wanted, kept: kept.as_deref() };
             self.with_builder(&lock, |builder, request| {
                 builder.run_by_hand(request, &options, &by_hand)

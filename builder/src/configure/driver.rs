@@ -355,9 +355,9 @@ impl Run<'_> {
                 package: package.name.clone(),
                 script: script.to_owned(),
                 arguments: arguments.join(" ").trim().to_owned(),
-                ending: command.describe(finished.ending),
+                ending: command.describe(finished.ending).into(),
                 limit: finished.limit(),
-                tail: String::from_utf8_lossy(&finished.tail).into_owned(),
+                tail: String::from_utf8_lossy(&finished.tail).into(),
             });
         }
         self.attribute(root, state, package)

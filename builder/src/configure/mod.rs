@@ -72,11 +72,11 @@ pub enum ConfigureError {
         /// How it was called.
         arguments: String,
         /// How it ended, in words.
-        ending: String,
+        ending: Box<str>,
         /// The limit that it ran into.
         limit: Option<Limit>,
         /// The end of its output.
-        tail: String,
+        tail: Box<str>,
     },
     /// debconf refused the answers of image.toml.
     #[error("debconf refuses the preseed lines of [debian] debconf")]
@@ -140,7 +140,8 @@ impl ConfigureError {
     /// The end of the failed script's output.
     pub fn tail(&self) -> Option<&str> {
         match self {
-            Self::Script { tail, .. } | Self::Preseed { tail } => Some(tail),
+            Self::Script { tail, .. } => Some(tail),
+            Self::Preseed { tail } => Some(tail),
             _ => None,
         }
     }

@@ -91,13 +91,13 @@ pub fn hint(tail: &str) -> Option<String> {
                     .to_owned(),
             );
         }
-        if line.contains("Read-only file system") || line.contains("Permission denied") {
-            if let Some(place) = outside(line) {
-                return Some(format!(
-                    "scripts may write below $out, /build and /tmp, and nowhere else; {place} \
-                     belongs to the inputs"
-                ));
-            }
+        let is_refused =
+            line.contains("Read-only file system") || line.contains("Permission denied");
+        if is_refused && let Some(place) = outside(line) {
+            return Some(format!(
+                "scripts may write below $out, /build and /tmp, and nowhere else; {place} \
+                 belongs to the inputs"
+            ));
         }
         if line.contains("Could not resolve host")
             || line.contains("Temporary failure in name resolution")

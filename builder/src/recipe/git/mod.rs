@@ -211,7 +211,9 @@ impl Commit {
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        MISLEADING.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in MISLEADING {
+            command.env_remove(name);
+        }
         let failed = |message: String| {
             let (url, revision) = (shown(&self.url), self.revision.clone());
             GitError::Fetch { url, revision, message }

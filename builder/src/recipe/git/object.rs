@@ -42,7 +42,9 @@ impl Objects {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        MISLEADING.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in MISLEADING {
+            command.env_remove(name);
+        }
         let mut child = command.spawn().map_err(GitError::Program)?;
         let asks = child.stdin.take().expect("it was asked for");
         let answers = BufReader::new(child.stdout.take().expect("it was asked for"));

@@ -15,7 +15,6 @@ use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
 use super::{caller, checkout, descriptor_path, difference, directory, emulate, remove};
-use crate::sandbox::preflight;
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
