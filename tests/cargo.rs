@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::crates::{Crates, Server};
-use common::{Project, World, can_run, run, succeed};
+use common::engines::{Docker, Engine};
+use common::{Project, World, can_run, http, run, skip, succeed};
 
 /// A program that says what two crates made of its words.
 const MAIN: &str = "fn main() { println!(\"{}\", outer::say()); }\n";
@@ -77,20 +78,15 @@ fn archives(server: &Server) -> Vec<String> {
 fn a_project_is_built_from_its_lockfile_and_only_what_changed_is_fetched() {
     let Some((world, crates)) = world() else { return };
     let unique = unique(&world);
-    let recipe = "[recipe.app]\nbuilder = \"cargo\"\nsource = \"app\"\n";
+    let recipe = "[recipe.app]\nbuilder = \"cargo\"\nsource = \"app\"\n\
+        [recipe.said]\nrecipes = [\"app\"]\nscript = \"mkdir $out/opt; own > $out/opt/said\"\n\
+        [image]\nrecipes = [\"app\", \"said\"]\n";
     let project = world.project("project", &image(recipe));
     let (outer, first) = (outer(&crates, &unique), inner(&crates, "1.0.0", &unique));
     write_project(&project, &lock(&[&first, &outer]));
     let built = world.build(&project, &[]);
-    let program = built.root().at("usr/bin/own").clone();
-    assert_eq!(program.mode, 0o755);
-    if can_run(&[], true) {
-        let path = world.path("own");
-        fs::write(&path, &program.content).unwrap();
-        run("chmod", &["755", path.to_str().unwrap()]);
-        let said = succeed(&mut Command::new(&path));
-        assert_eq!(said, format!("1.0.0 {unique}\n"));
-    }
+    assert_eq!(built.root().at("usr/bin/own").mode, 0o755);
+    assert_eq!(built.root().at("opt/said").text(), format!("1.0.0 {unique}\n"));
     assert_eq!(archives(&crates.server), ["/dl/inner-1.0.0", "/dl/outer-1.0.0"]);
 
     let second = inner(&crates, "1.1.0", &unique);
@@ -195,6 +191,38 @@ fn a_published_crate_is_a_source() {
     world.fails(&project, 7, &["tool 2.0.0 has the wrong content", &"ab".repeat(32), sha256]);
 }
 
+/// Another host, with an empty store and the cache, asks neither registry nor mirror.
+#[test]
+fn a_warm_cache_needs_no_registry() {
+    let Some((mut world, crates)) = world() else { return };
+    let unique = unique(&world);
+    let entry =
+        crates.publish("cached", "1.0.0", &[("Cargo.toml", "x"), ("text", unique.as_str())]);
+    let sha256 = entry.split('"').nth(5).unwrap();
+    let project = world.project(
+        "warm",
+        &image(&format!(
+            "[recipe.cached]\nsource = {{ crate = \"cached\", version = \"1.0.0\", sha256 = \
+             \"{sha256}\" }}\nscript = \"cp text $out/text\"\n"
+        )),
+    );
+    let key = world.path("runner.key").display().to_string();
+    let generate = ["key", "generate", "runner", "--output", key.as_str()];
+    let line = succeed(&mut world.drystone(&generate)).trim().to_owned();
+    let cache = format!("file:{}", world.path("cache").display());
+    let first = world.build(&project, &["--cache", &cache, "--signing-key", &key]);
+    assert_eq!(archives(&crates.server), ["/dl/cached-1.0.0"]);
+    crates.server.forget();
+    world.store = world.path("other-store");
+    world.set("DRYSTONE_MIRROR", "http://127.0.0.1:1/debian");
+    world.set("DRYSTONE_SECURITY_MIRROR", "http://127.0.0.1:1/debian");
+    let options = ["--cache", &cache, "--trusted-key", &line, "--progress", "plain"];
+    let second = world.build(&project, &options);
+    assert_eq!(second.digest, first.digest);
+    assert!(!second.messages.contains("recipe cached: build"), "{}", second.messages);
+    assert_eq!(crates.server.asked(), [""; 0]);
+}
+
 /// Runs git in a folder, with nothing of the host's configuration.
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
@@ -283,4 +311,36 @@ fn a_commit_is_a_source_wherever_it_is_served() {
     let large = commit(&work);
     project.write("image.toml", &recipe(&url, &large));
     world.fails(&project, 2, &["large is kept by git's large file storage"]);
+}
+
+/// The example, with its crates from the registry that this machine's cargo asks.
+#[test]
+fn a_rust_service_is_built_and_answers() {
+    let Some(mut world) = World::shared() else { return };
+    world.set("CARGO", env!("CARGO"));
+    let project = world.example("rust-web");
+    let lock = fs::read_to_string(project.folder.join("app/Cargo.lock")).unwrap();
+    assert!(!lock.contains("://"), "the lockfile names no registry");
+    let built = world.build(&project, &[]);
+    let root = built.root();
+    assert_eq!(root.at("usr/bin/quarry").mode, 0o755);
+    for absent in ["usr/bin/cargo", "usr/bin/rustc", "usr/bin/sh", "build"] {
+        assert!(root.get(absent).is_none(), "/{absent} has no business here");
+    }
+    if !http::is_free(8090) {
+        skip("something already listens on port 8090");
+        return;
+    }
+    if can_run(&["dockerd", "docker"], true)
+        && let Some(docker) = Docker::start()
+    {
+        docker.command(&["load", "--input", built.tarball.to_str().unwrap()]);
+        let container = docker.start("rust-web", &[]);
+        let page = http::get(8090, "/hearting");
+        let expected = "{\"kind\":\"granite\",\"weight\":120}";
+        assert_eq!((page.status, page.body.as_str()), (200, expected));
+        let page = http::get(8090, "/nothing");
+        assert_eq!((page.status, page.body.contains("there is no stone nothing")), (404, true));
+        docker.remove(&container);
+    }
 }

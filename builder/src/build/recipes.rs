@@ -95,6 +95,15 @@ fn needed(
     Ok(needs)
 }
 
+/// The stamp of a recipe's own file.
+fn recipe_stamp(image: &Image, recipe: &Recipe) -> Result<Option<Fingerprint>, StoreError> {
+    let Some(file) = &recipe.file else { return Ok(None) };
+    let path = file.below(&image.directory);
+    let mut stamp = Fingerprint::default();
+    stamp.record(&path).map_err(|source| StoreError::Io { action: "look at", path, source })?;
+    Ok(Some(stamp))
+}
+
 /// `NAME:OUTPUT`, whether or not the output was named.
 fn full_name(image: &Image, wanted: &RecipeOutput) -> String {
     let first = image.recipes.get(&wanted.recipe).and_then(|recipe| recipe.outputs.first());
@@ -327,6 +336,7 @@ impl Builder<'_> {
         let mut sources = BTreeMap::new();
         for name in needs.keys() {
             let recipe = &image.recipes[name];
+            built.fingerprints.extend(recipe_stamp(image, recipe)?);
             let (source, tree) =
                 read_source(self.store, image, name.as_str(), recipe, &options.written, &fetched)
                     .map_err(RecipeError::from)?;

@@ -13,6 +13,7 @@ use super::names::{AccountName, ImageName, Name, Tag};
 use super::options::{self, Finish, ImageOptions};
 use super::platform::Platform;
 use super::recipe::{Recipe, RecipeOutput, Recipes};
+use super::recipe_file::ReadFile;
 use super::reference::ImageReference;
 use super::schema;
 use super::users::{self, BASE_ACCOUNTS, Group, User};
@@ -74,9 +75,21 @@ impl Image {
     /// Touches no file: whether local sources exist is seen when they are read. Returns *all*
     /// problems of the text, in the order of their places.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        let none = |_: &Path| Err(std::io::Error::other("no files are read here"));
+        Self::parse_with(path, text, &none)
+    }
+
+    /// As [`Image::parse`], with a way to read the files of recipes that image.toml names.
+    pub fn parse_with(
+        path: &Path,
+        text: &str,
+        read_file: &ReadFile<'_>,
+    ) -> Result<Self, Diagnostics> {
         let source = SourceText::new(path.display().to_string(), text);
         let format = document::Format { key: "schema", newest: SCHEMA };
-        document::read(&source, &schema::TOP, Some(format), |top| read(top, path, &source))
+        document::read(&source, &schema::TOP, Some(format), |top| {
+            read(top, path, &source, read_file)
+        })
     }
 
     /// A problem with something that stands at `place`, found after reading.
@@ -119,7 +132,12 @@ impl Image {
     }
 }
 
-fn read(top: &Table<'_>, path: &Path, source: &Arc<SourceText>) -> Option<Image> {
+fn read(
+    top: &Table<'_>,
+    path: &Path,
+    source: &Arc<SourceText>,
+    read_file: &ReadFile<'_>,
+) -> Option<Image> {
     let schema = top.get("schema").map(|value| value.integer(1, SCHEMA));
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let name = top.required("name").and_then(|value| value.text_as(ImageName::new));
@@ -132,7 +150,7 @@ fn read(top: &Table<'_>, path: &Path, source: &Arc<SourceText>) -> Option<Image>
         let table = value.table(&schema::DEBIAN)?;
         debian::read(&table, &directory)
     });
-    let recipes = Recipes::read(top);
+    let recipes = Recipes::read(top, &directory, read_file);
     let files = files::read(top, &recipes);
     let (users, groups) = (users::users(top), users::groups(top));
     let finish = options::finish(top);

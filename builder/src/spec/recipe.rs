@@ -1,6 +1,7 @@
 //! `[recipe.NAME]`: what is built from source.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use drystone_store::digest::BlobDigest;
@@ -12,6 +13,7 @@ use crate::recipe::language::{self, Dependency};
 use super::config::environment;
 use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
+use super::recipe_file::{self, ReadFile};
 use super::schema;
 use super::values::{LocalPath, address, duration, sha256, size};
 use crate::sandbox::Resources;
@@ -24,6 +26,8 @@ pub const DEFAULT_OUTPUT: &str = "out";
 pub struct Recipe {
     /// What runs it.
     pub builder: RecipeBuilder,
+    /// The recipe whose output is its builder's toolchain; Debian's otherwise.
+    pub toolchain: Option<RecipeOutput>,
     /// What it starts from.
     pub source: Option<RecipeSource>,
     /// Patches, applied in the order as written.
@@ -48,6 +52,8 @@ pub struct Recipe {
     pub resources: Resources,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
+    /// The file of its own that it was read from, if it was.
+    pub file: Option<LocalPath>,
     /// Where it stands.
     pub place: Place,
 }
@@ -58,7 +64,10 @@ impl Recipe {
     pub fn build_packages(&self, suite: &Suite) -> BTreeSet<PackageName> {
         let mut packages: BTreeSet<PackageName> = self.debian.iter().cloned().collect();
         let named: Vec<&str> = self.debian.iter().map(PackageName::as_str).collect();
-        let toolchain = language::packages(self.builder, suite.as_str(), &named);
+        let toolchain = match &self.toolchain {
+            Some(_) => &[],
+            None => language::packages(self.builder, suite.as_str(), &named),
+        };
         let names = toolchain.iter().map(|name| PackageName::new(name).expect("a valid name"));
         packages.extend(names);
         if !self.patches.is_empty() {
@@ -214,7 +223,7 @@ pub(super) struct Recipes {
 }
 
 impl Recipes {
-    pub(super) fn read(top: &Table<'_>) -> Self {
+    pub(super) fn read(top: &Table<'_>, directory: &Path, read_file: &ReadFile<'_>) -> Self {
         let entries = top.entries("recipe");
         let names = entries.iter().map(|entry| entry.name.to_owned()).collect();
         let mut recipes = Self { all: BTreeMap::new(), names };
@@ -225,8 +234,19 @@ impl Recipes {
                 top.problem_at(entry.place, error.to_string()).record();
             }
             let Some(table) = entry.value.table(&schema::RECIPE) else { continue };
-            let (recipe, needs) = recipe(&table, entry.place);
-            references.extend(needs);
+            let recipe = match table.get("file") {
+                None => {
+                    let (recipe, needs) = recipe(&table, entry.place);
+                    references.extend(needs);
+                    recipe
+                }
+                Some(file) => {
+                    let read = recipe_file::read(&table, &file, directory, read_file);
+                    let Some((recipe, needs)) = read else { continue };
+                    references.extend(needs.into_iter().map(|need| (need, file.clone())));
+                    recipe
+                }
+            };
             if let Ok(name) = name {
                 recipes.all.insert(name, recipe);
             }
@@ -310,7 +330,10 @@ fn output_list<'a>(table: &Table<'a>, key: &'static str) -> Vec<(RecipeOutput, V
     items.into_iter().filter_map(|item| Some((item.text_as(RecipeOutput::new)?, item))).collect()
 }
 
-fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Value<'a>)>) {
+pub(super) fn recipe<'a>(
+    table: &Table<'a>,
+    place: Place,
+) -> (Recipe, Vec<(RecipeOutput, Value<'a>)>) {
     let builder = table.text_as("builder", RecipeBuilder::new).unwrap_or(RecipeBuilder::Script);
     let script = table.get("script").and_then(|value| value.text()).map(str::to_owned);
     if builder == RecipeBuilder::Script && !table.has("script") && !table.has("builder") {
@@ -319,7 +342,19 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
             .help("add script = \"…\", or builder = \"cargo\", \"npm\" or \"python\"")
             .record();
     }
-    let needs = output_list(table, "recipes");
+    let mut needs = output_list(table, "recipes");
+    let toolchain =
+        table.get("toolchain").and_then(|value| Some((value.text_as(RecipeOutput::new)?, value)));
+    if builder == RecipeBuilder::Script
+        && let Some((_, value)) = &toolchain
+    {
+        value.problem("`toolchain` goes with a `builder`").help("name it in `recipes`").record();
+    }
+    if let Some((output, value)) = &toolchain
+        && needs.iter().all(|(need, _)| need != output)
+    {
+        needs.push((output.clone(), value.clone()));
+    }
     let mut outputs = table.texts_as("outputs", Name::new);
     if outputs.is_empty() {
         outputs.push(Name::new(DEFAULT_OUTPUT).expect("a valid name"));
@@ -330,6 +365,7 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
     runtime.sort();
     let recipe = Recipe {
         builder,
+        toolchain: toolchain.map(|(output, _)| output),
         source: table.get("source").and_then(|value| source(&value)),
         patches: table.texts_as("patches", LocalPath::new),
         debian,
@@ -342,6 +378,7 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
         silence_limit: table.text_as("silence-limit", duration),
         resources: resources(table),
         platforms: table.texts_as("platforms", Platform::new),
+        file: None,
         place,
     };
     (recipe, needs)

@@ -132,7 +132,9 @@ pub(super) static REPOSITORY: Schema = table(
 pub(super) static RECIPE: Schema = table(
     "[recipe.NAME]",
     &[
+        key("file", "a local path, a string", r#"file = "../recipes/app.toml""#),
         key("builder", "one of \"script\", \"cargo\", \"npm\", \"python\"", r#"builder = "cargo""#),
+        key("toolchain", "an output of a recipe, a string", r#"toolchain = "rust""#),
         key("source", "a folder, a string, or a table", r#"source = "app/""#),
         key("patches", "a list of local paths", r#"patches = ["patches/fix.patch"]"#),
         key("debian", "a list of package names", r#"debian = ["gcc", "libc6-dev", "make"]"#),
