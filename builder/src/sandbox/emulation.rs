@@ -6,7 +6,7 @@
 //! own, so a session can make one without changing the host.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::system::uname;
 
@@ -83,7 +83,7 @@ fn has_own_registrations(release: &str) -> bool {
 
 /// The line that the kernel wants: name, first bytes, which of their bits count, emulator, flags.
 /// Programs and shared objects (position-independent programs) differ in one bit of `e_type`.
-fn line(machine: &Machine, emulator: &PathBuf) -> String {
+fn line(machine: &Machine, emulator: &Path) -> String {
     let class = if machine.is_64_bit { 2 } else { 1 };
     let order = if machine.is_big_endian { 2 } else { 1 };
     let half = |number: u16| match machine.is_big_endian {
@@ -109,12 +109,12 @@ mod tests {
     /// Debian's own line for qemu-aarch64 (qemu-user-static, binfmt.d), but for path and flags.
     #[test]
     fn the_line_is_that_of_distributions() {
-        let ours = line(find("arm64").unwrap(), &PathBuf::from("/usr/bin/qemu-aarch64-static"));
+        let ours = line(find("arm64").unwrap(), Path::new("/usr/bin/qemu-aarch64-static"));
         assert_eq!(
             ours,
             r":qemu-aarch64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:PF"
         );
-        let s390x = line(find("s390x").unwrap(), &PathBuf::from("/q"));
+        let s390x = line(find("s390x").unwrap(), Path::new("/q"));
         assert!(s390x.contains(r"\x00\x02\x00\x16:") && s390x.contains(r"\xff\xfe\xff\xff:"));
     }
 
