@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::repository::{Deb, Repository};
-use common::{Project, World, can_run, expect_failure, skip, succeed};
+use common::{Project, World, can_run, expect_failure, is_long_run, skip, succeed};
 use serde_json::Value;
 
 const EMULATOR: &str = "/usr/bin/qemu-aarch64-static";
@@ -63,6 +63,10 @@ fn json(layout: &Path, digest: &str) -> Value {
 /// Both platforms come from one lock into one index, and each script ran as its platform's.
 #[test]
 fn two_platforms_come_from_one_lock() {
+    if !is_long_run() {
+        skip("configured under emulation when DRYSTONE_ORACLE=all: it takes a minute");
+        return;
+    }
     if !can_run(&["qemu-aarch64-static"], false) {
         return;
     }

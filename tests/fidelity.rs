@@ -47,6 +47,11 @@ sets! {
     postgresql: "bookworm", "postgresql-15", Long;
     openssh_server: "bookworm", "openssh-server", Long;
     trixie_nginx_light: "trixie", "nginx-light", Long;
+    daemons: "bookworm", "memcached,haproxy,squid,redis-server,lighttpd", Long;
+    lamp: "bookworm", "apache2,libapache2-mod-php,php-mysql,mariadb-client", Long;
+    systemd: "bookworm", "systemd-sysv,dbus,rsyslog,logrotate,cron", Long;
+    samba: "bookworm", "samba", Long;
+    recommends: "bookworm", "nginx-light,cron", Long, recommends;
 }
 
 /// Any set, for those who want to know before they rely on it.
@@ -266,19 +271,15 @@ const ODD: &[Deb<'_>] = &[
     },
     Deb {
         name: "odd-override",
-        files: &[("usr/share/odd/game", "#!/bin/sh\n"), ("usr/share/odd/mail", "#!/bin/sh\n")],
-        control: &[
-            (
-                "preinst",
-                noting!(
-                    "dpkg-statoverride --force-all --add root games 2755 /usr/share/odd/game\n"
-                ),
+        files: &[("usr/share/odd-mail/mail", "#!/bin/sh\n")],
+        // As redis-server does: the folder keeps the mode that only the script gave it.
+        control: &[(
+            "postinst",
+            noting!(
+                "dpkg-statoverride --update --add root mail 2750 /usr/share/odd-mail/mail\n\
+                 chmod 2770 /usr/share/odd-mail\n"
             ),
-            (
-                "postinst",
-                noting!("dpkg-statoverride --update --add root mail 2750 /usr/share/odd/mail\n"),
-            ),
-        ],
+        )],
         ..NOTHING
     },
     Deb {
@@ -331,7 +332,7 @@ const ODD: &[Deb<'_>] = &[
         fields: "Pre-Depends: odd-a-user\n",
         files: &[("usr/share/odd/pre", "pre\n")],
         control: &[
-            ("preinst", noting!("getent passwd odd-a >/dev/null\n")),
+            ("preinst", "#!/bin/sh\ngetent passwd odd-a >/dev/null\n"),
             ("postinst", noting!("chown odd-a:odd-a /usr/share/odd/pre\n")),
         ],
         ..NOTHING

@@ -24,7 +24,7 @@ use crate::spec;
 use crate::stack::PathRules;
 
 /// Version of the `finish` builder: rises whenever its output can change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// `/etc/ld.so.conf` as Debian's libc-bin ships it, for images without that package.
 const LOADER_CONFIGURATION: &str = "include /etc/ld.so.conf.d/*.conf\n";
 

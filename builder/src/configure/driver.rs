@@ -15,7 +15,7 @@ use super::compose::Composition;
 use super::order::{Round, rounds};
 use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
-use super::{ConfigureError, Package, Stage, database};
+use super::{ConfigureError, Package, Stage, database, information};
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
@@ -67,7 +67,8 @@ impl Run<'_> {
         let stage = self.stage;
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
-        let database = self.add_database(&everyone, &state.triggers)?;
+        let information = information::files(stage)?;
+        let database = self.add_database(&everyone, &information, &state.triggers)?;
         let status = database::status(&everyone, "installed")?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
@@ -76,6 +77,7 @@ impl Run<'_> {
         database::add_files(
             composition.spool(),
             &stage.packages,
+            &information,
             &status,
             &state.triggers,
             stage.architecture,
@@ -167,12 +169,20 @@ impl Run<'_> {
     fn add_database(
         &self,
         everyone: &[&Package],
+        information: &BTreeMap<String, String>,
         triggers: &Triggers,
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
         let status = database::status(everyone, "unpacked")?;
-        database::add_files(&mut spool, &stage.packages, &status, triggers, stage.architecture)?;
+        database::add_files(
+            &mut spool,
+            &stage.packages,
+            information,
+            &status,
+            triggers,
+            stage.architecture,
+        )?;
         let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
         stage.checkout(&output)
     }

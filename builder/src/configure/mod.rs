@@ -20,6 +20,7 @@ mod compose;
 mod database;
 mod driver;
 mod ids;
+mod information;
 mod order;
 mod package;
 mod queue;

@@ -50,17 +50,21 @@ pub fn rounds(packages: &[Package], below: &[Package], status: &str) -> Vec<Roun
             // Only a cycle of Pre-Depends, which Debian forbids, leads here: give in.
             unpack = (0..packages.len()).filter(|&n| !unpacked[n]).take(1).collect();
         }
-        for &number in &unpack {
-            unpacked[number] = true;
-        }
-        // Before the last round only what others wait for is configured, with what it needs.
+        // Before the last round only what others wait for is unpacked and configured, with what it
+        // needs: apt puts that first.
         let mut wanted = vec![is_last; packages.len()];
         if !is_last {
-            for number in (0..packages.len()).filter(|&n| !unpacked[n]) {
+            for number in (0..packages.len()).filter(|n| !unpacked[*n] && !unpack.contains(n)) {
                 for below in graph.below(number) {
                     wanted[below] = true;
                 }
             }
+            if unpack.iter().any(|&number| wanted[number]) {
+                unpack.retain(|&number| wanted[number]);
+            }
+        }
+        for &number in &unpack {
+            unpacked[number] = true;
         }
         let configure: Vec<usize> =
             (0..packages.len()).filter(|&n| unpacked[n] && !configured[n] && wanted[n]).collect();
