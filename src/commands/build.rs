@@ -1,5 +1,6 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
+mod languages;
 mod outputs;
 mod pushing;
 mod report;
@@ -21,9 +22,6 @@ use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
 use drystone_builder::recipe::RecipeError;
 use drystone_builder::recipe::git::{Commit, GitError};
-use drystone_builder::recipe::language::{
-    Dependency, Fetching, LanguageError, fetch_all, registry,
-};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
@@ -45,9 +43,9 @@ use crate::locking::{self, Locking};
 use crate::quantity::counted;
 use crate::unchanged::{Answer, Inputs, Question};
 use crate::wiring::{
-    Wiring, absolute, bound_threads, downloader, environment, image_path, platforms,
-    read_buildable, runtime,
+    Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
+use languages::Languages;
 use outputs::Targets;
 use pushing::Pushing;
 use report::Exchanged;
@@ -489,16 +487,14 @@ impl Work<'_> {
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
-        let fetch_dependencies = |wanted: Vec<Dependency>, project: &Path| {
-            self.fetch_dependencies(wanted, project, &downloads)
-        };
+        let languages = Languages { work: self, downloader: &downloads };
         let builder = Builder {
             store: self.store,
             checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
-            fetch_dependencies: &fetch_dependencies,
+            languages: &languages,
             fetch_commit: &|commit| self.fetch_commit(commit),
         };
         let request = BuildRequest {
@@ -554,39 +550,6 @@ impl Work<'_> {
         self.runtime.block_on(async {
             tokio::select! {
                 fetched = fetch_files(context, files) => Ok(fetched?),
-                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
-            }
-        })
-    }
-
-    /// Fetches what lockfiles pin, from where this host's tools are configured to.
-    fn fetch_dependencies(
-        &self,
-        wanted: Vec<Dependency>,
-        project: &Path,
-        downloader: &Downloader,
-    ) -> Result<(), BuildError> {
-        interrupt::check().map_err(interrupted)?;
-        let failed = |error| BuildError::Recipe(RecipeError::Language(error));
-        if self.locking.offline {
-            let titles = wanted.iter().map(ToString::to_string).collect();
-            return Err(failed(LanguageError::Offline { titles }));
-        }
-        let host = registry::Host {
-            project,
-            environment: &environment,
-            temporary: self.store.temporary_directory(),
-            downloader,
-        };
-        let progress: &dyn Progress = &self.wiring.display;
-        let fetching = Fetching { store: self.store, downloader, progress };
-        let fetched = async {
-            let wanted = registry::addresses(host, wanted).await?;
-            fetch_all(fetching, wanted).await
-        };
-        self.runtime.block_on(async {
-            tokio::select! {
-                fetched = fetched => fetched.map_err(failed),
                 () = interrupt::cancelled() => Err(interrupted(Interrupted)),
             }
         })

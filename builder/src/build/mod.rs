@@ -42,7 +42,7 @@ use rayon::prelude::*;
 
 pub use error::BuildError;
 pub use files::LocalFiles;
-pub use languages::FetchDependencies;
+pub use languages::LanguageNetwork;
 pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use sources::FetchCommit;
@@ -95,7 +95,7 @@ pub struct Builder<'a> {
     /// Fetches files; not called when there are none to fetch.
     pub fetch: &'a Fetch<'a>,
     /// Fetches what lockfiles pin; not called when there is nothing to fetch.
-    pub fetch_dependencies: &'a FetchDependencies<'a>,
+    pub languages: &'a dyn LanguageNetwork,
     /// Fetches commits of git repositories; not called for those that the store has.
     pub fetch_commit: &'a FetchCommit<'a>,
 }

@@ -343,8 +343,9 @@ impl Builder<'_> {
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
-            let source = self.with_fetched(image, recipe, source, built)?;
-            let tools = self.tools(image, platform, name, &source, built)?;
+            let mut source = self.with_fetched(image, recipe, source, built)?;
+            let packages = locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+            let tools = self.tools(image, platform, name, &mut source, packages, built)?;
             sources.insert(name.clone(), (source, tools));
         }
         self.check_host_for(platform, needs.keys())?;

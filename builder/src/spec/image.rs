@@ -12,7 +12,7 @@ use super::files::{self, FileEntry, FileSource};
 use super::names::{AccountName, ImageName, Name, Tag};
 use super::options::{self, Finish, ImageOptions};
 use super::platform::Platform;
-use super::recipe::{Recipe, RecipeBuilder, RecipeOutput, Recipes};
+use super::recipe::{Recipe, RecipeOutput, Recipes};
 use super::recipe_file::ReadFile;
 use super::reference::ImageReference;
 use super::schema;
@@ -99,23 +99,10 @@ impl Image {
 
     /// What this version reads but cannot build, each with its place.
     pub fn unsupported(&self) -> Option<Diagnostics> {
-        let recipes = self.recipes.iter().filter_map(|(name, recipe)| {
-            if self.debian.is_none() {
-                let message = format!("recipe `{name}` needs [debian] to build with");
-                let help = "add [debian] with a suite; `packages` may be left out";
-                return Some(self.problem(recipe.place, message).with_help(help));
-            }
-            let what = match (&recipe.source, recipe.builder) {
-                (_, builder @ (RecipeBuilder::Npm | RecipeBuilder::Python)) => {
-                    format!("builder `{}`", builder.as_str())
-                }
-                _ => return None,
-            };
-            let message = format!("recipe `{name}`: {what} is not in this version yet");
-            Some(
-                self.problem(recipe.place, message)
-                    .with_help("fetch it outside, and name a folder as `source`"),
-            )
+        let recipes = self.recipes.iter().filter(|_| self.debian.is_none());
+        let recipes = recipes.map(|(name, recipe)| {
+            self.problem(recipe.place, format!("recipe `{name}` needs [debian] to build with"))
+                .with_help("add [debian] with a suite; `packages` may be left out")
         });
         let from = self.from.iter().map(|(_, place)| {
             self.problem(*place, "building on a base image is not in this version yet")
