@@ -114,11 +114,7 @@ fn a_node_project_is_built_from_its_lockfile_and_only_what_changed_is_fetched() 
     project.write("app/package.json", OWN).write("app/own.js", MAIN);
     project.write("app/.npmrc", "save-exact=true\n//127.0.0.1/:_authToken=another-secret\n");
     let lock = |words: &str, resolved: &str| {
-        npm_lock(&[
-            ("@acme/words", words),
-            ("elsewhere", elsewhere),
-            ("other", &plain(resolved)),
-        ])
+        npm_lock(&[("@acme/words", words), ("elsewhere", elsewhere), ("other", &plain(resolved))])
     };
     let first = words("1.0.0");
     project.write("app/package-lock.json", &lock(&first, resolved));
@@ -165,8 +161,12 @@ fn npm_packages_that_cannot_be_trusted_are_refused_and_not_kept() {
         project.write("app/package-lock.json", &npm_lock(&[("plain", entry)]));
     };
     lock(&format!("\"version\":\"1.0.0\",\"integrity\":\"{hash}\""));
-    let hex: String = BASE64.decode(hash.trim_start_matches("sha512-").as_bytes()).unwrap()
-        .iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = BASE64
+        .decode(hash.trim_start_matches("sha512-").as_bytes())
+        .unwrap()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     for _ in 0..2 {
         let said = world.fails(&project, 7, &["plain 1.0.0 has the wrong content", &hex]);
         assert!(said.contains("got sha512:"), "{said}");
@@ -241,7 +241,8 @@ fn page(server: &Server, package: &str, files: &[(&str, &[u8])]) {
     server.serve(&format!("/simple/{package}/"), format!("<html>{links}</html>").into_bytes());
 }
 
-const SETUP: &str = "from setuptools import setup\nsetup(name='old', version='2.0', py_modules=['old'])\n";
+const SETUP: &str =
+    "from setuptools import setup\nsetup(name='old', version='2.0', py_modules=['old'])\n";
 const PROJECT: &str = "[project]\nname = \"own\"\nversion = \"1.0\"\n[build-system]\n\
     requires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta\"\n\
     [tool.setuptools]\npy-modules = [\"own\"]\n";
@@ -260,10 +261,11 @@ fn a_python_project_is_built_from_its_requirements() {
     let foreign = b"another system's".to_vec();
     let old_code = format!("word = 'old {unique}'\n");
     let old = archive("old-2.0", &[("setup.py", SETUP), ("old.py", &old_code)]);
-    page(&server, "web", &[
-        ("web-1.0-py3-none-any.whl", &web),
-        ("web-1.0-cp311-cp311-win_amd64.whl", &foreign),
-    ]);
+    page(
+        &server,
+        "web",
+        &[("web-1.0-py3-none-any.whl", &web), ("web-1.0-cp311-cp311-win_amd64.whl", &foreign)],
+    );
     page(&server, "old", &[("old-2.0.tar.gz", &old)]);
     let recipe = "[recipe.app]\nbuilder = \"python\"\nsource = \"app\"\n\
         [recipe.said]\nrecipes = [\"app\"]\ndebian = [\"python3\"]\n\
@@ -322,8 +324,10 @@ fn refused_python(world: &World, server: &Server, project: &Project) {
     world.fails(project, 2, &["web comes from no certain version"]);
     // The index claims the right hash, and its file has another.
     let claimed = sha256(unique(world).as_bytes());
-    let link = format!("<a href=\"../../files/bad-1.0-py3-none-any.whl#sha256={claimed}\">\
-        bad-1.0-py3-none-any.whl</a>");
+    let link = format!(
+        "<a href=\"../../files/bad-1.0-py3-none-any.whl#sha256={claimed}\">\
+        bad-1.0-py3-none-any.whl</a>"
+    );
     server.serve("/simple/bad/", link.into_bytes());
     server.serve("/files/bad-1.0-py3-none-any.whl", b"something else".to_vec());
     project.write("app/requirements.txt", &format!("bad==1.0 --hash=sha256:{claimed}\n"));
@@ -333,7 +337,11 @@ fn refused_python(world: &World, server: &Server, project: &Project) {
         assert!(!said.contains("very-secret-token"), "{said}");
     }
     fs::remove_file(project.folder.join("app/requirements.txt")).unwrap();
-    world.fails(project, 2, &["the source has no uv.lock and no pylock.toml and no requirements.txt"]);
+    world.fails(
+        project,
+        2,
+        &["the source has no uv.lock and no pylock.toml and no requirements.txt"],
+    );
 }
 
 /// Loads an image into Docker, and asks it, if that can be had here.
@@ -360,7 +368,8 @@ fn a_node_service_is_built_and_answers() {
     }
     let built = world.build(&world.example("node-web"), &[]);
     let root = built.root();
-    for absent in ["usr/bin/npm", "usr/bin/sh", "usr/lib/node_modules/almanac/node_modules/esbuild"] {
+    for absent in ["usr/bin/npm", "usr/bin/sh", "usr/lib/node_modules/almanac/node_modules/esbuild"]
+    {
         assert!(root.get(absent).is_none(), "/{absent} has no business here");
     }
     in_docker(&built, "node-web", 8091, || {

@@ -18,11 +18,7 @@ use crate::spec::{Image, Name, Platform, Recipe, RecipeBuilder, RecipeSource};
 /// What lockfiles lead to beyond this host; the path is the folder whose tools' configuration counts.
 pub trait LanguageNetwork: Sync {
     /// Fetches what lockfiles pin.
-    fn fetch(
-        &self,
-        wanted: Vec<language::Dependency>,
-        project: &Path,
-    ) -> Result<(), BuildError>;
+    fn fetch(&self, wanted: Vec<language::Dependency>, project: &Path) -> Result<(), BuildError>;
 
     /// The names of files that lockfiles know by their hashes alone.
     fn file_names(
@@ -187,9 +183,7 @@ fn read_names<'q>(
     text: &'q str,
 ) -> impl Iterator<Item = (Integrity, String)> + 'q {
     let names = question.hashes.iter().zip(text.split('\n'));
-    names
-        .filter(|(_, name)| !name.is_empty())
-        .map(|(hash, name)| (hash.clone(), name.to_owned()))
+    names.filter(|(_, name)| !name.is_empty()).map(|(hash, name)| (hash.clone(), name.to_owned()))
 }
 
 fn failed(error: LanguageError) -> BuildError {

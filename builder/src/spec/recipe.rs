@@ -386,8 +386,10 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
     }
     let table = value.table(&schema::RECIPE_SOURCE)?;
-    let kinds: Vec<_> =
-        ["path", "url", "git", "crate", "npm", "python"].into_iter().filter(|key| table.has(key)).collect();
+    let kinds: Vec<_> = ["path", "url", "git", "crate", "npm", "python"]
+        .into_iter()
+        .filter(|key| table.has(key))
+        .collect();
     let [kind] = kinds.as_slice() else {
         table
             .problem("a source has one of `path`, `url`, `git`, `crate`, `npm` and `python`")

@@ -14,6 +14,11 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::integrity::Hashing;
+use super::registry::{Address, Registries};
+use super::{Dependency, Integrity, LanguageError};
+use crate::progress::{Event, Progress};
+use crate::source::fetch::{Download, Downloaded, Downloader, FetchError, Silent};
 use drystone_store::derivation::Derivation;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
@@ -21,11 +26,6 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::substituter::Wanted;
 use drystone_store::tree::{Entry, TreePath};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use super::integrity::Hashing;
-use super::registry::{Address, Registries};
-use super::{Dependency, Integrity, LanguageError};
-use crate::progress::{Event, Progress};
-use crate::source::fetch::{Download, Downloaded, Downloader, FetchError, Silent};
 
 /// Version of the `fetch` builder: rises whenever its output can change.
 const VERSION: u32 = 1;

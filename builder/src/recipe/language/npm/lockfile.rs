@@ -15,7 +15,8 @@ use crate::recipe::language::{Integrity, LockfileError};
 /// The registry that rewritten lockfiles name. It is none: such names never exist.
 pub(super) const NOWHERE: &str = "https://registry.invalid/";
 
-const RENEW: &str = "run `npm install --package-lock-only --lockfile-version 3` with npm 7 or later";
+const RENEW: &str =
+    "run `npm install --package-lock-only --lockfile-version 3` with npm 7 or later";
 
 /// What an installation is for, in npm's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,8 +160,7 @@ impl EntryReader<'_> {
                        --package-lock-only`; a registry that gives no hashes cannot be locked",
             });
         };
-        Integrity::from_sri(text)
-            .map_err(|source| LockfileError::Hash { file, package, source })
+        Integrity::from_sri(text).map_err(|source| LockfileError::Hash { file, package, source })
     }
 
     /// Whether npm would install an optional package here.
@@ -217,7 +217,9 @@ pub(super) fn is_name(text: &str) -> bool {
         !part.is_empty() && part.len() <= 214 && !part.starts_with('.') && part.bytes().all(plain)
     };
     match text.strip_prefix('@') {
-        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        Some(scoped) => {
+            scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name))
+        }
         None => part(text),
     }
 }

@@ -180,7 +180,9 @@ fn add_npm(prepared: &mut Prepared) {
     });
     let links: BTreeMap<TreePath, String> = programs
         .iter()
-        .map(|(program, file)| (path(&format!("build/npm/bin/{program}")), format!("../cli/{file}")))
+        .map(|(program, file)| {
+            (path(&format!("build/npm/bin/{program}")), format!("../cli/{file}"))
+        })
         .collect();
     prepared.layout.links.extend(links);
 }
@@ -259,7 +261,8 @@ mod tests {
     fn settings_lose_what_is_of_one_host() {
         let text = "//r.example.com/:_authToken=abc\nlegacy-peer-deps=true\n";
         let files = [("npm-shrinkwrap.json", lock()), (".npmrc", text.to_owned())];
-        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let prepared = prepare(&project(&files, &[])).unwrap();
         assert_eq!(prepared.replaced[".npmrc"], "legacy-peer-deps=true\n");
         assert!(prepared.replaced.contains_key("npm-shrinkwrap.json"));

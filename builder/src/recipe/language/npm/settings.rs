@@ -142,7 +142,8 @@ pub(super) fn without_registries(text: &str) -> String {
     let is_kept = |line: &&str| {
         let key = line.split('=').next().unwrap_or_default().trim();
         let name = key.rsplit(':').next().unwrap_or_default().to_ascii_lowercase();
-        let secret = ["_auth", "_authtoken", "_password", "username", "email", "certfile", "keyfile"];
+        let secret =
+            ["_auth", "_authtoken", "_password", "username", "email", "certfile", "keyfile"];
         !(key.starts_with("//") || name == "registry" || secret.contains(&name.as_str()))
     };
     text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
@@ -173,8 +174,7 @@ mod tests {
             "https://project.example.com/npm/"
         );
         for name in ["NPM_CONFIG_REGISTRY", "npm_config_registry"] {
-            let variables =
-                |it: &str| (it == name).then(|| "http://127.0.0.1:4873".to_owned());
+            let variables = |it: &str| (it == name).then(|| "http://127.0.0.1:4873".to_owned());
             let settings = Settings::read([global, project], &variables);
             assert_eq!(settings.registry("a").unwrap().as_str(), "http://127.0.0.1:4873/");
         }

@@ -36,7 +36,10 @@ struct PageFile {
 }
 
 /// Reads a page that was had from an address.
-pub(in crate::recipe::language) fn read(text: &str, base: &Url) -> Result<Vec<OfferedFile>, String> {
+pub(in crate::recipe::language) fn read(
+    text: &str,
+    base: &Url,
+) -> Result<Vec<OfferedFile>, String> {
     if !text.trim_start().starts_with('{') {
         return Ok(read_html(text, base));
     }
@@ -112,7 +115,9 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
 
 fn unescaped(text: &str) -> String {
     let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
-    entities.iter().fold(text.to_owned(), |text, (entity, character)| text.replace(entity, character))
+    entities
+        .iter()
+        .fold(text.to_owned(), |text, (entity, character)| text.replace(entity, character))
 }
 
 #[cfg(test)]

@@ -126,7 +126,9 @@ pub(super) fn holds(
 }
 
 /// Reads `sha256:HEX` and the like.
-pub(super) fn integrity(text: &str) -> Option<Result<Integrity, crate::recipe::language::IntegrityError>> {
+pub(super) fn integrity(
+    text: &str,
+) -> Option<Result<Integrity, crate::recipe::language::IntegrityError>> {
     let (algorithm, digits) = text.split_once(':')?;
     let algorithm = match algorithm.trim() {
         "sha256" => Algorithm::Sha256,

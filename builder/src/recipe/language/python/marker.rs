@@ -107,7 +107,9 @@ fn compare_sets(
     environment: &Environment,
 ) -> Option<bool> {
     let is_set = |operand: &Operand| match operand {
-        Operand::Variable(name) => ["extra", "extras", "dependency_groups"].contains(&name.as_str()),
+        Operand::Variable(name) => {
+            ["extra", "extras", "dependency_groups"].contains(&name.as_str())
+        }
         Operand::Text(_) => false,
     };
     let name = match (left, right) {
@@ -305,8 +307,17 @@ mod tests {
     fn broken_markers_are_refused() {
         let deep = "(".repeat(100) + "os_name == 'x'" + &")".repeat(100);
         for text in [
-            "", "os_name", "os_name ==", "== 'x'", "os_name == 'x", "os_name == 'x' 'y'",
-            "(os_name == 'x'", "os_name not 'x'", "os_name == 'x' and", "os_name ; 'x'", &deep,
+            "",
+            "os_name",
+            "os_name ==",
+            "== 'x'",
+            "os_name == 'x",
+            "os_name == 'x' 'y'",
+            "(os_name == 'x'",
+            "os_name not 'x'",
+            "os_name == 'x' and",
+            "os_name ; 'x'",
+            &deep,
         ] {
             assert!(Marker::new(text).is_err(), "{text}");
         }

@@ -33,7 +33,8 @@ pub(super) use marker::normalised;
 pub(super) use settings::{Indexes, Texts, of_project};
 
 use super::{
-    Algorithm, Dependency, Form, Format, Integrity, LockfileError, Placement, Prepared, Project, Question, Registry,
+    Algorithm, Dependency, Form, Format, Integrity, LockfileError, Placement, Prepared, Project,
+    Question, Registry,
 };
 use lock::{Chosen, Locked, LockedPackage};
 use marker::Environment;
@@ -42,7 +43,8 @@ use version::Version;
 
 const PROJECT: &str = "pyproject.toml";
 const OLD_PROJECT: &str = "setup.py";
-const MAKE_ONE: &str = "make one: `uv lock`, or `pip-compile --generate-hashes -o requirements.txt`";
+const MAKE_ONE: &str =
+    "make one: `uv lock`, or `pip-compile --generate-hashes -o requirements.txt`";
 /// What is run unless the recipe has a script.
 pub(super) const SCRIPT: &str = "install_python \"$out\"";
 /// The functions that scripts may call.
@@ -126,8 +128,12 @@ pub(super) fn prepare(project: &Project) -> Result<Prepared, LockfileError> {
         let _ = writeln!(before, "install_source /{directory} \"$dependencies\"");
     }
     let projects: Vec<String> = locked.projects.iter().map(|path| quoted(path)).collect();
-    let _ = writeln!(before, "install_projects() {{ for project in {}; do install_source \
-        \"/build/source/$project\" \"$1\"; done; }}", projects.join(" "));
+    let _ = writeln!(
+        before,
+        "install_projects() {{ for project in {}; do install_source \
+        \"/build/source/$project\" \"$1\"; done; }}",
+        projects.join(" ")
+    );
     prepared.before = Some(before);
     Ok(prepared)
 }
@@ -189,9 +195,8 @@ impl Python {
             let text = text[..end.unwrap_or(text.len())].trim_end_matches('.');
             Some((text.to_owned(), Version::new(text)?))
         };
-        let (full, python) = version("python3").unwrap_or_else(|| {
-            ("3.11.0".to_owned(), Version::new("3.11.0").expect("a version"))
-        });
+        let (full, python) = version("python3")
+            .unwrap_or_else(|| ("3.11.0".to_owned(), Version::new("3.11.0").expect("a version")));
         let (major, minor) = python.major_minor();
         let glibc = version("libc6").or_else(|| version("libc6.1"));
         let glibc = glibc.map_or((2, 17), |(_, version)| version.major_minor());
@@ -278,7 +283,11 @@ impl Plan<'_> {
             },
         };
         let title = package.title();
-        self.prepared.layout.placements.push(Placement { integrity: integrity.clone(), title, form });
+        self.prepared.layout.placements.push(Placement {
+            integrity: integrity.clone(),
+            title,
+            form,
+        });
         self.prepared.dependencies.push(Dependency {
             name: package.name.clone(),
             version: package.version.clone(),
@@ -368,7 +377,8 @@ mod tests {
         project.is_answered = true;
         let prepared = prepare(&project).unwrap();
         assert!(prepared.questions.is_empty());
-        let names: Vec<&str> = prepared.dependencies.iter().map(|it| it.file_name.as_str()).collect();
+        let names: Vec<&str> =
+            prepared.dependencies.iter().map(|it| it.file_name.as_str()).collect();
         assert_eq!(names, ["web-1.0-cp311-cp311-manylinux_2_17_x86_64.whl", "old-2.0.tar.gz"]);
         let list = &prepared.layout.files[&tree_path("build/python/requirements.txt")];
         assert_eq!(*list, format!("web==1.0 --hash={}\n", hash("2")));

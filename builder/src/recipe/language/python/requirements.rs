@@ -47,9 +47,8 @@ impl Reader<'_, '_> {
     fn file(&mut self, file: &str, depth: usize) -> Result<(), LockfileError> {
         let malformed =
             |problem: String| LockfileError::Malformed { file: file.to_owned(), problem };
-        let text = (self.files)(file).ok_or_else(|| {
-            malformed("it is included, but it is not in the source".to_owned())
-        })?;
+        let text = (self.files)(file)
+            .ok_or_else(|| malformed("it is included, but it is not in the source".to_owned()))?;
         if depth > MOST_DEPTH {
             return Err(malformed("files include each other too deeply".to_owned()));
         }
@@ -323,7 +322,14 @@ mod tests {
             let error = wrong(text);
             assert!(error.to_string().contains("a 1.0"), "{error}");
         }
-        for text in ["-r gone.txt", "-r ../x", "-r /etc/passwd", "-e ../../x", "===1", "-r requirements.txt"] {
+        for text in [
+            "-r gone.txt",
+            "-r ../x",
+            "-r /etc/passwd",
+            "-e ../../x",
+            "===1",
+            "-r requirements.txt",
+        ] {
             assert!(matches!(wrong(text), LockfileError::Malformed { .. }), "{text}");
         }
     }

@@ -90,7 +90,8 @@ impl Indexes {
                 values.insert(key, value.trim().to_owned());
             }
         }
-        let value = |key: &str| values.get(key).or_else(|| values.get(key.replace('-', "_").as_str()));
+        let value =
+            |key: &str| values.get(key).or_else(|| values.get(key.replace('-', "_").as_str()));
         self.default = value("index-url").and_then(|text| address(text)).or(self.default.take());
         let extra = value("extra-index-url").map(String::as_str).unwrap_or_default();
         self.extra.extend(extra.split_whitespace().filter_map(address));
@@ -103,7 +104,8 @@ impl Indexes {
             let url = |key: &str| table.get(key).and_then(Value::as_str).and_then(address);
             self.default = url("index-url").or(self.default.take());
             let extra = table.get("extra-index-url").and_then(Value::as_array);
-            self.extra.extend(extra.into_iter().flatten().filter_map(Value::as_str).filter_map(address));
+            self.extra
+                .extend(extra.into_iter().flatten().filter_map(Value::as_str).filter_map(address));
         }
         let named = table.get("index").and_then(Value::as_array).into_iter().flatten();
         for index in named.filter_map(Value::as_table) {
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn later_levels_win_and_further_indexes_follow() {
-        let global = "[global]\nindex-url = https://g.example.com/simple\n[freeze]\nindex-url = x\n";
+        let global =
+            "[global]\nindex-url = https://g.example.com/simple\n[freeze]\nindex-url = x\n";
         let user = "[install]\nextra-index-url =\n    https://a.example.com/s\n    https://b.example.com/s/\n\
                     [global]\nindex_url: https://u.example.com/simple/\n";
         let further = ["https://a.example.com/s/", "https://b.example.com/s/"];

@@ -108,9 +108,8 @@ impl Package {
             })?;
             let named = file.filename.clone();
             let address = own_address.or(file.url.as_deref());
-            let name = named
-                .or_else(|| file_name(address?))
-                .or_else(|| file_name(file.path.as_deref()?));
+            let name =
+                named.or_else(|| file_name(address?)).or_else(|| file_name(file.path.as_deref()?));
             let url = own_address.and_then(|url| Url::parse(url).ok());
             files.push(LockedFile { name, integrity, url });
         }
@@ -266,7 +265,10 @@ mod tests {
 
     fn lock() -> String {
         let file = |name: &str, digit: char| {
-            format!("[{{ url = \"https://files.example.com/x/{name}\", hash = \"{}\" }}]", hash(digit))
+            format!(
+                "[{{ url = \"https://files.example.com/x/{name}\", hash = \"{}\" }}]",
+                hash(digit)
+            )
         };
         let package = |name: &str, digit: char, rest: &str| {
             format!(

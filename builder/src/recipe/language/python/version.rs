@@ -229,10 +229,27 @@ mod tests {
     #[test]
     fn versions_have_their_order() {
         let ordered = [
-            "1.dev0", "1.0.dev456", "1.0a1", "1.0a2.dev456", "1.0a12.dev456", "1.0a12",
-            "1.0b1.dev456", "1.0b2", "1.0b2.post345.dev456", "1.0b2.post345", "1.0rc1.dev456",
-            "1.0rc1", "1.0", "1.0+abc.5", "1.0+abc.7", "1.0+5", "1.0.post456.dev34",
-            "1.0.post456", "1.0.15", "1.1.dev1", "1!0.1",
+            "1.dev0",
+            "1.0.dev456",
+            "1.0a1",
+            "1.0a2.dev456",
+            "1.0a12.dev456",
+            "1.0a12",
+            "1.0b1.dev456",
+            "1.0b2",
+            "1.0b2.post345.dev456",
+            "1.0b2.post345",
+            "1.0rc1.dev456",
+            "1.0rc1",
+            "1.0",
+            "1.0+abc.5",
+            "1.0+abc.7",
+            "1.0+5",
+            "1.0.post456.dev34",
+            "1.0.post456",
+            "1.0.15",
+            "1.1.dev1",
+            "1!0.1",
         ];
         for pair in ordered.windows(2) {
             assert!(version(pair[0]) < version(pair[1]), "{} < {}", pair[0], pair[1]);
@@ -242,8 +259,13 @@ mod tests {
     #[test]
     fn spellings_of_one_version_are_equal() {
         for (one, two) in [
-            ("1.0", "1.0.0"), ("v1.0", "1"), ("1.0-1", "1.0.post1"), ("1.0_RC-1", "1.0rc1"),
-            ("1.0.alpha", "1.0a0"), ("1.0.preview2", "1.0c2"), ("1.0+A-b", "1.0+a.b"),
+            ("1.0", "1.0.0"),
+            ("v1.0", "1"),
+            ("1.0-1", "1.0.post1"),
+            ("1.0_RC-1", "1.0rc1"),
+            ("1.0.alpha", "1.0a0"),
+            ("1.0.preview2", "1.0c2"),
+            ("1.0+A-b", "1.0+a.b"),
         ] {
             assert_eq!(version(one).cmp(&version(two)), Ordering::Equal, "{one} {two}");
         }
@@ -271,7 +293,11 @@ mod tests {
             ("1.0", "=", "1.0", None),
             ("1.0", "<", "1.*", None),
         ] {
-            assert_eq!(version(own).satisfies(operator, wanted), expected, "{own} {operator} {wanted}");
+            assert_eq!(
+                version(own).satisfies(operator, wanted),
+                expected,
+                "{own} {operator} {wanted}"
+            );
         }
     }
 

@@ -231,7 +231,10 @@ fn text_of(path: &Path) -> Result<Option<String>, RegistryError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error)
-            if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | IsADirectory) =>
+            if matches!(
+                error.kind(),
+                NotFound | NotADirectory | PermissionDenied | IsADirectory
+            ) =>
         {
             Ok(None)
         }

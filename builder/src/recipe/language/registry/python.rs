@@ -68,8 +68,7 @@ impl<'a> Python<'a> {
     pub(super) fn addresses(&self, dependency: &Dependency) -> Result<Vec<Address>, RegistryError> {
         let files = self.pages.get(&normalised(&dependency.name)).into_iter().flatten();
         let integrity = &dependency.integrity;
-        let found =
-            files.filter(|file| file.name == dependency.file_name || has(file, integrity));
+        let found = files.filter(|file| file.name == dependency.file_name || has(file, integrity));
         let addresses: Vec<Address> = found.map(|file| Address::from(file.url.clone())).collect();
         match addresses.is_empty() {
             false => Ok(addresses),
@@ -98,10 +97,11 @@ impl<'a> Python<'a> {
     }
 
     async fn page(&self, index: &Url, name: &str) -> Result<Vec<OfferedFile>, RegistryError> {
-        let url = index.join(&format!("{name}/")).map_err(|error| RegistryError::Configuration {
-            place: format!("the index {}", shown(index)),
-            problem: error.to_string(),
-        })?;
+        let url =
+            index.join(&format!("{name}/")).map_err(|error| RegistryError::Configuration {
+                place: format!("the index {}", shown(index)),
+                problem: error.to_string(),
+            })?;
         let headers = Headers { accept: Some(ACCEPT), ..Headers::default() };
         let answer = self.host.downloader.fetch_document(&url, MOST_BYTES, &headers).await;
         let bytes = answer.map_err(|source| RegistryError::Fetch {
@@ -173,7 +173,8 @@ impl<'a> Python<'a> {
     /// The index that pip asks when nothing is configured, as its help says.
     async fn ask_pip(&self) -> Result<Url, RegistryError> {
         let what = "the Python index";
-        let help = ask(self.host, what, HELP, &["python3", "-m", "pip", "install", "--help"]).await?;
+        let help =
+            ask(self.host, what, HELP, &["python3", "-m", "pip", "install", "--help"]).await?;
         default_of(&help).ok_or_else(|| RegistryError::Unknown {
             registry: what.to_owned(),
             reason: Some("pip's help names none".to_owned()),
