@@ -404,11 +404,13 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
     }
     let table = value.table(&schema::RECIPE_SOURCE)?;
-    let kinds: Vec<_> =
-        ["path", "url", "git", "crate"].into_iter().filter(|key| table.has(key)).collect();
+    let kinds: Vec<_> = ["path", "url", "git", "crate", "npm", "python"]
+        .into_iter()
+        .filter(|key| table.has(key))
+        .collect();
     let [kind] = kinds.as_slice() else {
         table
-            .problem("a source has one of `path`, `url`, `git` and `crate`")
+            .problem("a source has one of `path`, `url`, `git`, `crate`, `npm` and `python`")
             .help("for example: source = { path = \"..\", include = [\"src/**\"] }")
             .record();
         return None;
@@ -416,10 +418,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
         "url" => &["sha256", "unpack"],
-        "crate" => &["version", "sha256"],
+        "crate" | "python" => &["version", "sha256"],
+        "npm" => &["version", "integrity"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "unpack", "revision", "version"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision", "version", "integrity"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -441,22 +444,43 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
             let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
             Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
-        "crate" => {
-            let name =
-                table.text_as("crate", |text| checked("crate", text, language::cargo::is_name));
-            let version = table.required("version").and_then(|value| {
-                value.text_as(|text| checked("version", text, language::cargo::is_version))
-            });
-            let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
-            let package = language::cargo::published(name?, version?, &digest?);
-            Some(RecipeSource::Package(package))
-        }
+        "crate" | "npm" | "python" => published(&table, kind).map(RecipeSource::Package),
         _ => {
             let url = table.text_as("git", address);
             let revision = table.required("revision").and_then(|value| value.text_as(commit));
             Some(RecipeSource::Git { url: url?, revision: revision? })
         }
     }
+}
+
+/// Whether a text is what it should be.
+type Rule = fn(&str) -> bool;
+
+/// A published package, by name, version and hash.
+fn published(table: &Table<'_>, kind: &'static str) -> Option<language::Dependency> {
+    use language::{cargo, npm, python};
+    let (is_name, is_version): (Rule, Rule) = match kind {
+        "crate" => (cargo::is_name, cargo::is_version),
+        "npm" => (npm::is_name, npm::is_version),
+        _ => (python::is_name, python::is_version),
+    };
+    let name = table.text_as(kind, |text| checked(kind, text, is_name));
+    let version = table.required("version");
+    let version = version.and_then(|it| it.text_as(|text| checked("version", text, is_version)));
+    if kind == "npm" {
+        let integrity = table.required("integrity").and_then(|it| it.text_as(integrity));
+        return Some(npm::published(name?, version?, integrity?));
+    }
+    let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
+    let publish = if kind == "crate" { cargo::published } else { python::published };
+    Some(publish(name?, version?, &digest?))
+}
+
+fn integrity(text: &str) -> Result<language::Integrity, ValueError> {
+    language::Integrity::from_sri(text).map_err(|error| {
+        ValueError::new("hash", text, error.to_string())
+            .with_help("write it as package-lock.json does: \"sha512-…\"")
+    })
 }
 
 fn checked(
@@ -466,7 +490,7 @@ fn checked(
 ) -> Result<String, ValueError> {
     match is_right(text) {
         true => Ok(text.to_owned()),
-        false => Err(ValueError::new(what, text, "crates have no such one")),
+        false => Err(ValueError::new(what, text, "published packages have no such one")),
     }
 }
 

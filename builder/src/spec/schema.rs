@@ -166,6 +166,9 @@ pub(super) static RECIPE_SOURCE: Schema = table(
         key("git", "a repository's address, a string", r#"git = "https://example.com/thing.git""#),
         key("revision", "a full commit id, a string", "revision = \"…\""),
         key("crate", "the name of a published crate, a string", r#"crate = "ripgrep""#),
+        key("npm", "the name of a published npm package, a string", r#"npm = "esbuild""#),
+        key("python", "the name of a published Python package, a string", r#"python = "flask""#),
+        key("integrity", "a hash, a string", r#"integrity = "sha512-…""#),
         key("version", "its exact version, a string", r#"version = "1.2.3""#),
     ],
 );

@@ -29,8 +29,8 @@ mod error;
 mod fetch;
 mod integrity;
 mod layout;
-mod npm;
-mod python;
+pub mod npm;
+pub mod python;
 pub mod registry;
 mod unpack;
 

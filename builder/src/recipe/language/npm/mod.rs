@@ -57,6 +57,21 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ("npm_config_update_notifier", "false"),
 ];
 
+/// Whether a text is the name of a package: `name` or `@scope/name`.
+pub fn is_name(text: &str) -> bool {
+    lockfile::is_name(text)
+}
+
+/// Whether a text is a package's version.
+pub fn is_version(text: &str) -> bool {
+    lockfile::is_version(text)
+}
+
+/// A package as it was published.
+pub fn published(name: String, version: String, integrity: Integrity) -> Dependency {
+    dependency(&Package { name, version, integrity, url: None })
+}
+
 /// Whether a file of the source is read.
 pub(super) fn is_read(path: &str) -> bool {
     LOCKFILES.contains(&path) || FOREIGN.contains(&path) || path == SETTINGS

@@ -25,6 +25,7 @@ mod version;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use drystone_store::digest::BlobDigest;
 use drystone_store::tree::TreePath;
 
 pub(super) use index::{ACCEPT, OfferedFile, read as read_index};
@@ -32,7 +33,8 @@ pub(super) use marker::normalised;
 pub(super) use settings::{Indexes, Texts, of_project};
 
 use super::{
-    Dependency, Form, Format, LockfileError, Placement, Prepared, Project, Question, Registry,
+    Algorithm, Dependency, Form, Format, Integrity, LockfileError, Placement, Prepared, Project,
+    Question, Registry,
 };
 use lock::{Chosen, Locked, LockedPackage};
 use marker::Environment;
@@ -47,18 +49,43 @@ const MAKE_ONE: &str =
 pub(super) const SCRIPT: &str = "install_python \"$out\"";
 /// The functions that scripts may call.
 const FUNCTIONS: &str = include_str!("../../../../data/python-install.sh");
-/// Variables of every build.
+/// Variables of every build. Where pip's option says no, its variable must.
 pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ("PIP_NO_CACHE_DIR", "1"),
-    ("PIP_NO_COMPILE", "1"),
+    ("PIP_NO_COMPILE", "0"),
     ("PIP_NO_DEPS", "1"),
     ("PIP_NO_INDEX", "1"),
     ("PIP_NO_INPUT", "1"),
-    ("PIP_NO_WARN_SCRIPT_LOCATION", "1"),
+    ("PIP_NO_WARN_SCRIPT_LOCATION", "0"),
     ("PYTHONDONTWRITEBYTECODE", "1"),
     ("PYTHONHASHSEED", "0"),
 ];
+
+/// Whether a text is the name of a package.
+pub fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let ends = |it: Option<char>| it.is_some_and(|it| it.is_ascii_alphanumeric());
+    ends(text.chars().next()) && ends(text.chars().next_back()) && text.bytes().all(plain)
+}
+
+/// Whether a text is a package's version.
+pub fn is_version(text: &str) -> bool {
+    Version::new(text).is_some()
+}
+
+/// A package's source archive as it was published. What the index calls it is not known yet: the
+/// hash finds it.
+pub fn published(name: String, version: String, sha256: &BlobDigest) -> Dependency {
+    let integrity = Integrity::from_hex(Algorithm::Sha256, &sha256.to_hex());
+    Dependency {
+        file_name: format!("{name}-{version}.tar.gz"),
+        name,
+        version,
+        integrity: integrity.expect("a digest has the length of its algorithm"),
+        registry: Registry::Python,
+    }
+}
 
 /// Whether a file of the source is read.
 pub(super) fn is_read(path: &str) -> bool {
@@ -299,7 +326,6 @@ fn question(package: &LockedPackage) -> Question {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Algorithm, Integrity};
     use super::*;
     use crate::spec::Platform;
 

@@ -67,7 +67,8 @@ impl<'a> Python<'a> {
     /// Where a file is; its page was read.
     pub(super) fn addresses(&self, dependency: &Dependency) -> Result<Vec<Address>, RegistryError> {
         let files = self.pages.get(&normalised(&dependency.name)).into_iter().flatten();
-        let found = files.filter(|file| file.name == dependency.file_name);
+        let integrity = &dependency.integrity;
+        let found = files.filter(|file| file.name == dependency.file_name || has(file, integrity));
         let addresses: Vec<Address> = found.map(|file| Address::from(file.url.clone())).collect();
         match addresses.is_empty() {
             false => Ok(addresses),
@@ -83,11 +84,7 @@ impl<'a> Python<'a> {
         let files = self.pages.get(&normalised(&question.name)).into_iter().flatten();
         let mut names = BTreeMap::new();
         for file in files {
-            let is_it = |wanted: &&Integrity| {
-                let digits = file.hashes.get(wanted.algorithm().as_str());
-                digits.is_some_and(|digits| digits.eq_ignore_ascii_case(&wanted.to_hex()))
-            };
-            if let Some(wanted) = question.hashes.iter().find(is_it) {
+            if let Some(wanted) = question.hashes.iter().find(|wanted| has(file, wanted)) {
                 names.entry(wanted.clone()).or_insert_with(|| file.name.clone());
             }
         }
@@ -184,6 +181,12 @@ impl<'a> Python<'a> {
             help: HELP,
         })
     }
+}
+
+/// Whether an index says that a file has a hash.
+fn has(file: &OfferedFile, wanted: &Integrity) -> bool {
+    let digits = file.hashes.get(wanted.algorithm().as_str());
+    digits.is_some_and(|digits| digits.eq_ignore_ascii_case(&wanted.to_hex()))
 }
 
 /// The default that pip's help states for `--index-url`.
