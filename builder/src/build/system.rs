@@ -143,6 +143,10 @@ impl System<'_> {
 
     /// The layer; `None` when there is nothing in it.
     pub fn realise(&self) -> Result<Option<Output>, BuildError> {
+        // A base has its own accounts, loader cache and status.
+        if self.work.base.is_some() && !self.asks_for_accounts() {
+            return Ok(None);
+        }
         let derivation = self.derivation()?;
         let mut output = self
             .store
@@ -163,7 +167,7 @@ impl System<'_> {
     /// Policy lets packages use Essential programs without a dependency, so images without the
     /// Essential set can lack some. The answer is remembered for these trees.
     pub fn missing_interpreters(&self) -> Result<Vec<String>, BuildError> {
-        if self.work.is_essential {
+        if self.work.is_essential || self.work.base.is_some() {
             return Ok(Vec::new());
         }
         let key = self.derivation()?.id().to_string();
@@ -204,6 +208,10 @@ impl System<'_> {
         Ok(lines)
     }
 
+    fn asks_for_accounts(&self) -> bool {
+        !self.image.users.is_empty() || !self.image.groups.is_empty()
+    }
+
     fn make(&self) -> Result<TreeSpool, BuildError> {
         let work = self.work;
         let trees: Vec<&Output> =
@@ -211,7 +219,7 @@ impl System<'_> {
         let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
         corrections::add(self.store, &work.packages, &work.rules, &work.configured, &mut spool)?;
-        if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {
+        if !work.is_essential || self.asks_for_accounts() {
             for file in self.accounts()?.to_files() {
                 let mut entry = Entry::file(file.path, file.mode, file.content.len() as u64);
                 (entry.uid, entry.gid) = (file.uid, file.gid);
