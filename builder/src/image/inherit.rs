@@ -8,6 +8,7 @@
 //!
 //! There is one history entry for each layer and none besides: some engines count them.
 
+use drystone_store::derivation::canonical_json;
 use serde_json::{Map, Value, json};
 
 use super::config::{History, rfc3339};
@@ -52,7 +53,7 @@ pub fn inherited_json(
     let mut history = base_history(base, &layers[..below]);
     history.extend(layers[below..].iter().map(|layer| json!(History::of(layer, &created))));
     document.insert("history".to_owned(), Value::Array(history));
-    Ok(serde_json::to_vec(&document).expect("values with text keys always serialise"))
+    Ok(canonical_json(&Value::Object(document)).into_bytes())
 }
 
 /// The base's history without the steps that made no layer; where it does not tell one entry for

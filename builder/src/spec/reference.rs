@@ -28,7 +28,10 @@ impl ImageReference {
         const WHAT: &str = "image reference";
         let refuse = |reason: &'static str| {
             ValueError::new(WHAT, text, reason)
-                .with_help("for example: \"registry.example.com/team/base:1\"")
+                .with_help(
+                    "for example: \"registry.example.com/team/base:1\"; images of Docker Hub are \
+                     \"docker.io/library/NAME\"",
+                )
         };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
