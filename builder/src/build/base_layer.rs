@@ -27,6 +27,8 @@ const VERSION: u32 = 1;
 const FREE_CONTENT: u64 = 8 << 30;
 /// Beyond that, how many times larger than its blob a layer may be: more is a decompression bomb.
 const MOST_RATIO: u64 = 200;
+/// Bytes of the two empty blocks that end an archive.
+const END_OF_ARCHIVE: u64 = 1024;
 /// What the output `accounts` keeps.
 pub(super) const ACCOUNT_PATHS: [&str; 4] =
     ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
@@ -144,7 +146,9 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn read(&mut self, stream: &mut impl Read) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
-        let mut archive = tar::Archive::new(stream);
+        // Some writers leave out the two empty blocks at the end, and engines do not mind.
+        let end = io::repeat(0).take(END_OF_ARCHIVE);
+        let mut archive = tar::Archive::new(stream.chain(end));
         for entry in archive.entries().map_err(text)? {
             let mut entry = entry.map_err(text)?;
             let Some(converted) = self.convert(&entry)? else { continue };
