@@ -264,7 +264,7 @@ fn what_cannot_be_a_base_is_refused_by_name() {
         2,
         &["over a base image"],
     );
-    fails(&format!("name = \"upon\"\nfrom = \"{base}:none\"\n"), 6, &["the registry has no"]);
+    fails(&format!("name = \"upon\"\nfrom = \"{base}:none\"\n"), 6, &["is not in the registry"]);
     fails("name = \"upon\"\nfrom = \"debian:12\"\n", 2, &["the registry is missing"]);
     let dead = "name = \"upon\"\nfrom = \"127.0.0.1:1/team/base:1\"\n";
     fails(dead, 6, &["127.0.0.1:1"]);

@@ -18,7 +18,7 @@ pub enum BaseError {
         what: String,
     },
     /// The registry does not have it, or not all of it.
-    #[error("the registry has no {what} of the base image {from}")]
+    #[error("{what} of the base image {from} is not in the registry")]
     Missing {
         /// The image.
         from: String,
@@ -37,7 +37,7 @@ pub enum BaseError {
     },
     /// Bytes are not what their digest says.
     #[error(
-        "the registry serves a wrong {what} of the base image {from}: expected {expected}, got {actual}"
+        "{what} of the base image {from} is not what its digest says: expected {expected}, got {actual}"
     )]
     Mismatch {
         /// The image.

@@ -262,6 +262,7 @@ fn deletion(
 ) -> Result<Option<Entry>, drystone_store::tree::PathError> {
     match (deleted, path.parent()) {
         (".wh..opq", Some(directory)) => Entry::opaque(&directory).map(Some),
+        // At the root: no layer that an image's tool makes has it, and a tree cannot say it.
         _ if deleted.is_empty() || deleted.starts_with(".wh.") => Ok(None),
         _ => Entry::deletion(&path.with_name(deleted)?).map(Some),
     }
