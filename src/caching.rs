@@ -92,6 +92,11 @@ impl Caching {
         }
     }
 
+    /// What trusted builders disagree about, each as one line that names the derivation.
+    pub fn disagreements(&self) -> Vec<String> {
+        self.caches.as_ref().map(|caches| caches.looked().disagreements).unwrap_or_default()
+    }
+
     /// The caches as repositories, in the order in which they are asked.
     pub fn repositories(&self) -> Vec<Arc<dyn Repository>> {
         self.caches.iter().flat_map(|caches| caches.repositories().cloned()).collect()

@@ -33,13 +33,25 @@ struct Runner<'a> {
     store: PathBuf,
     mirror: Option<&'static str>,
     is_apart: bool,
+    /// Whether user namespaces are refused to it.
+    is_plain: bool,
 }
+
+/// Refuses user namespaces to a command, in one where that can be done.
+const PLAIN_RUNNER: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
 
 impl<'a> Runner<'a> {
     /// With the store that all tests share, so that packages need not be imported again.
     fn first(world: &'a World, image: &str) -> Self {
         let project = world.project("first", image).folder;
-        Self { world, project, store: world.store.clone(), mirror: None, is_apart: false }
+        Self {
+            world,
+            project,
+            store: world.store.clone(),
+            mirror: None,
+            is_apart: false,
+            is_plain: false,
+        }
     }
 
     /// With an empty store, without the mirror, and with the first one's lock.
@@ -64,9 +76,15 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// On a host that runs no sandbox.
+    fn plain(mut self) -> Self {
+        self.is_plain = true;
+        self
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         let program = env!("CARGO_BIN_EXE_drystone");
-        let mut command = match self.is_apart {
+        let mut command = match self.is_apart || self.is_plain {
             true => Command::new("unshare"),
             false => Command::new(program),
         };
@@ -77,6 +95,9 @@ impl<'a> Runner<'a> {
         }
         if self.is_apart {
             command.args(["--net", program]);
+        }
+        if self.is_plain {
+            command.args(["--user", "--map-root-user", "sh", "-c", PLAIN_RUNNER, program]);
         }
         command.args(arguments).output().unwrap()
     }
@@ -174,6 +195,28 @@ fn a_second_runner_builds_nothing_and_moves_no_layers() {
     assert_eq!(answer.digest(), built.digest());
     assert_eq!(blobs["mounted"], answer.layers().len(), "{blobs}");
     second.verify();
+}
+
+#[test]
+fn without_a_sandbox_what_caches_have_is_enough_and_the_rest_is_listed() {
+    let Some(world) = World::shared() else { return };
+    let (secret, public) = key(&world, "runner");
+    let first = Runner::first(&world, SCRIPTED);
+    let cache = format!("file:{}", world.path("cache").display());
+    let built = first.build(&["--cache", &cache, "--signing-key", &secret]);
+    let mut second = first.next("second");
+    if can_run(&["unshare"], true) {
+        second = second.plain();
+    }
+    let read = ["--locked", "--cache", &cache, "--trusted-key", &public, "--substitute-only"];
+    let answer = second.build(&read);
+    assert_eq!((answer.digest(), answer.cache("missed")), (built.digest(), 0));
+    // Nobody vouches for what was configured: packages are pinned, and imported all the same.
+    let third = first.next("third");
+    let output = third.run(&["build", "--locked", "--cache", &cache, "--substitute-only"]);
+    let said = common::expect_failure(&output, 1, &["1 derivation would have to be built"]);
+    assert!(said.contains("configure configured-essential"), "{said}");
+    assert_eq!(third.logs(), 0);
 }
 
 #[test]

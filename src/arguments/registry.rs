@@ -28,6 +28,9 @@ pub struct CacheArguments {
     /// Do not ask the caches that image.toml names
     #[arg(long)]
     pub no_project_caches: bool,
+    /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
+    #[arg(long)]
+    pub substitute_only: bool,
     /// A key to believe: NAME:BASE64, or a file of such lines
     #[arg(long, value_name = "KEY")]
     pub trusted_key: Vec<String>,

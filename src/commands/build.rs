@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use drystone_builder::base::{BaseImages, BaseSource};
 use drystone_builder::build::{
     BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
     StoredFile, fetch_files,
@@ -29,7 +30,7 @@ use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::{Downloader, shown};
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
-use drystone_store::digest::BlobDigest;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer;
 use drystone_store::realisation::Output as Tree;
 use drystone_store::store::{Root, Store, root_name};
@@ -37,8 +38,9 @@ use tokio::runtime::Runtime;
 
 use crate::answer;
 use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
+use crate::bases::{self, RegistryBases};
 use crate::caching::{CacheReport, Caching};
-use crate::diagnostics::Failure;
+use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
 use crate::quantity::counted;
@@ -49,6 +51,7 @@ use crate::wiring::{
 use languages::Languages;
 use outputs::Targets;
 use pushing::Pushing;
+pub use pushing::registries;
 use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
@@ -194,11 +197,16 @@ fn begin(
         image: &image,
         platforms,
         store: &store,
-        checkouts: Checkouts::new(&store).with_limits(arguments.limits.limits()),
+        checkouts: Checkouts::new(&store)
+            .with_limits(arguments.limits.limits())
+            .forbidding(arguments.caches.substitute_only),
         caching,
+        bases: RegistryBases::new(registries, runtime.handle()),
         runtime,
         locking: Locking {
+            wiring,
             settings: &settings,
+            registries,
             offline: arguments.archive.offline,
             locked: arguments.locked,
             display: &wiring.display,
@@ -218,6 +226,7 @@ struct Work<'a> {
     /// One sandbox session serves recipes and image.
     checkouts: Checkouts<'a>,
     caching: Caching,
+    bases: RegistryBases,
     runtime: Runtime,
     locking: Locking<'a>,
     /// Whether a cache turned out to have lost something.
@@ -315,7 +324,7 @@ impl Work<'_> {
         let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
+                pushed = pushing.run(built, store, caching, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -370,11 +379,12 @@ impl Work<'_> {
         let (built, lock) = self.build(arguments, targets, lock.clone())?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
-        self.keep(&built, targets.archive.as_deref())?;
         if targets.need_layers() {
+            bases::fetch_layers(&built, self.base_images())?;
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
+        self.keep(&built, targets.archive.as_deref())?;
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
@@ -385,6 +395,14 @@ impl Work<'_> {
             written.extend(self.push(pushing, &built)?);
         }
         Ok(Done { built, lock, recorded, written })
+    }
+
+    fn base_images(&self) -> BaseImages<'_> {
+        BaseImages { store: self.store, source: self.base_source() }
+    }
+
+    fn base_source(&self) -> Option<&dyn BaseSource> {
+        (!self.locking.offline).then_some(&self.bases)
     }
 
     fn make_again(&self, arguments: &BuildArguments) -> Result<(), Failure> {
@@ -419,7 +437,8 @@ impl Work<'_> {
         written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
         RecipeOptions {
             jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
-            keep_going: arguments.keep_going,
+            // A list of what is missing should be whole.
+            keep_going: arguments.keep_going || self.checkouts.is_forbidden(),
             keep_failed: arguments.keep_failed,
             only: arguments.recipe.clone(),
             written,
@@ -502,6 +521,7 @@ impl Work<'_> {
             fetch: &fetch,
             languages: &languages,
             fetch_commit: &|commit| self.fetch_commit(commit),
+            bases: self.base_source(),
         };
         let request = BuildRequest {
             image: self.image,
@@ -510,7 +530,36 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        Ok(work(&builder, &request)?)
+        work(&builder, &request).map_err(|error| self.explained(error.into()))
+    }
+
+    /// Why a build has failed in which nothing may be built: the list of what is missing.
+    fn explained(&self, failure: Failure) -> Failure {
+        let missing = self.checkouts.missing();
+        if missing.is_empty() || failure.is_lost() {
+            return failure;
+        }
+        let count = counted(missing.len() as u64, "derivation");
+        let lines = missing.iter().map(|(what, id)| format!("\n  {what} {id}"));
+        let text = format!(
+            "--substitute-only: {count} would have to be built, in a sandbox, and no cache has \
+             what they give:{}",
+            lines.collect::<String>()
+        );
+        let disputed: Vec<String> = self.caching.disagreements();
+        let is_disputed = |(_, id): &(String, _)| {
+            let id = DerivationId::to_string(id);
+            disputed.iter().any(|line| line.contains(&id))
+        };
+        if missing.iter().any(is_disputed) {
+            let hint = "find out which builder is right, or trust only those that you believe";
+            let text = format!("{text}\n{}", disputed.join("\n"));
+            return Failure::new(Family::NotReproducible, text).hint(hint);
+        }
+        Failure::new(Family::Failed, text).hint(
+            "build once where a sandbox can run, with `--cache` and `--signing-key`; check \
+             `--trusted-key` here. What stands on these was not looked for",
+        )
     }
 
     fn import(
@@ -580,6 +629,8 @@ impl Work<'_> {
     /// Keeps from garbage collection what the image stands on, and what `why` reads.
     fn keep(&self, built: &Built, archive: Option<&std::path::Path>) -> Result<(), Failure> {
         let image = absolute(&self.image.path)?;
+        let mut blobs = built.fetched.clone();
+        blobs.extend(bases::kept(built, self.store));
         for platform in &built.platforms {
             let imports = platform.imported.values();
             let trees = imports
@@ -594,7 +645,7 @@ impl Work<'_> {
                 platform: platform.platform.to_string(),
                 derivations: platform.derivations.clone(),
                 trees,
-                blobs: built.fetched.clone(),
+                blobs: blobs.clone(),
                 output: archive.map(absolute).transpose()?,
             };
             self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;

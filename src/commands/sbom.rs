@@ -23,7 +23,8 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 use tokio::runtime::Runtime;
 
 use crate::answer;
-use crate::arguments::{SbomArguments, SbomFormat};
+use crate::arguments::{RegistryArguments, SbomArguments, SbomFormat};
+use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::explain::locked::of_image;
 use crate::explain::packages::{Node, Packages};
@@ -45,8 +46,11 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         Some(text) => vec![platform(text)?],
         None => image.platforms[..1].to_vec(),
     };
+    let registries = registries(&RegistryArguments::default())?;
     let locking = Locking {
+        wiring,
         settings: &settings,
+        registries: &registries,
         offline: arguments.archive.offline,
         locked: false,
         display: &wiring.display,

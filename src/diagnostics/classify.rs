@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use drystone_builder::base::BaseError;
 use drystone_builder::build::{BuildError, RemoteFileError};
 use drystone_builder::configure::ConfigureError;
 use drystone_builder::lock::LockError;
@@ -70,6 +71,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return build(error);
+    }
+    if let Some(error) = error.downcast_ref::<BaseError>() {
+        return base(error);
     }
     if let Some(error) = error.downcast_ref::<ConfigureError>() {
         return configure(error);
@@ -177,6 +181,7 @@ fn build(error: &BuildError) -> Option<Opinion> {
     match error {
         BuildError::Import(error) => opinion(error),
         BuildError::RemoteFile(error) => remote_file(error),
+        BuildError::Base(error) => base(error),
         BuildError::Configure(error) => configure(error),
         BuildError::Recipe(error) => recipe(error),
         BuildError::Files(error) => files(error),
@@ -317,6 +322,7 @@ fn checkout(error: &CheckoutError) -> Option<Opinion> {
         CheckoutError::Sandbox(error) => sandbox(error),
         CheckoutError::Store(error) => store(error),
         CheckoutError::Io { source, .. } => system(source),
+        CheckoutError::Forbidden { .. } => Some(Opinion::of(Family::Failed)),
     }
 }
 
@@ -412,6 +418,20 @@ fn remote_file(error: &RemoteFileError) -> Option<Opinion> {
         RemoteFileError::Store(error) => store(error),
         RemoteFileError::Worker(_) => None,
     }
+}
+
+fn base(error: &BaseError) -> Option<Opinion> {
+    let family = match error {
+        BaseError::Store(error) => return store(error),
+        BaseError::Source { source, .. } => {
+            return chain(source.as_ref()).find_map(opinion).or(Some(Opinion::of(Family::Network)));
+        }
+        BaseError::Offline { .. } | BaseError::Missing { .. } => Family::Network,
+        BaseError::Mismatch { .. } | BaseError::Malformed { .. } => Family::Integrity,
+        BaseError::Unsuitable { .. } | BaseError::Platform { .. } => Family::Usage,
+        BaseError::NotPinned { .. } => Family::LockOutOfDate,
+    };
+    Some(Opinion { family, hint: error.hint().map(str::to_owned) })
 }
 
 fn archive(error: &ArchiveError) -> Option<Opinion> {

@@ -138,6 +138,8 @@ impl RootTree {
     /// Stacks one layer: its deletions hide what is below, never its own entries.
     fn stack(&mut self, layer: impl Read) {
         let mut own: BTreeMap<String, Node> = BTreeMap::new();
+        // umoci leaves out the two empty blocks at the end of a deletion's layer.
+        let layer = layer.chain(std::io::repeat(0).take(1024));
         for entry in tar::Archive::new(layer).entries().unwrap() {
             let mut entry = entry.unwrap();
             let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();

@@ -66,6 +66,7 @@ impl FinishScript<'_> {
         {
             return Ok(output);
         }
+        self.checkouts.permit("finish-script", id)?;
         let text = "run the script".to_owned();
         self.progress.event(Event::Phase { name: "finish".into(), text });
         let outputs: Vec<&Output> = self.root.clone();

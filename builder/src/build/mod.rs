@@ -7,11 +7,15 @@
 //!            all of it -> layer plan -> packs -> layers -> config, manifest
 //! ```
 //!
+//! On a base image (`from`) the base stands in the place of packages and configuration.
+//!
 //! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
 //! change costs a look-up.
 
 mod ahead;
 mod alternatives;
+mod base_layer;
+mod based;
 mod closure;
 mod corrections;
 mod error;
@@ -40,6 +44,7 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 use rayon::prelude::*;
 
+pub use based::base_digest;
 pub use error::BuildError;
 pub use files::LocalFiles;
 pub use languages::LanguageNetwork;
@@ -49,8 +54,10 @@ pub use sources::FetchCommit;
 pub use view::StackView;
 
 use ahead::Ahead;
+use based::BaseWork;
 use system_texts::SystemTexts;
 
+use crate::base::{Base, BaseSource};
 use crate::configure::{
     self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
 };
@@ -99,6 +106,8 @@ pub struct Builder<'a> {
     pub languages: &'a dyn LanguageNetwork,
     /// Fetches commits of git repositories; not called for those that the store has.
     pub fetch_commit: &'a FetchCommit<'a>,
+    /// Where base images come from; `None` when the network may not be used.
+    pub bases: Option<&'a dyn BaseSource>,
 }
 
 /// What to build.
@@ -147,6 +156,8 @@ pub struct BuiltPlatform {
     pub users: BTreeMap<String, u32>,
     /// Numbers of the groups that packages make.
     pub groups: BTreeMap<String, u32>,
+    /// The base image, if there is one.
+    pub base: Option<Base>,
 }
 
 /// A platform's packages and what configuration made of them.
@@ -162,9 +173,26 @@ pub struct PlatformWork {
     base_passwd: Option<Output>,
     rules: PathRules,
     imported: BTreeMap<PackageKey, ImportedDeb>,
+    base: Option<BaseWork>,
 }
 
 impl PlatformWork {
+    /// Nothing at all.
+    fn empty() -> Self {
+        Self {
+            packages: Vec::new(),
+            is_essential: false,
+            skeleton: None,
+            configured: Vec::new(),
+            stages: Vec::new(),
+            accounts: None,
+            base_passwd: None,
+            rules: PathRules::default(),
+            imported: BTreeMap::new(),
+            base: None,
+        }
+    }
+
     fn package_names(&self) -> BTreeSet<&str> {
         self.packages.iter().map(|package| package.name.as_str()).collect()
     }
@@ -176,10 +204,11 @@ impl PlatformWork {
             .map(|(package, lines)| (package, lines))
     }
 
-    /// Trees of packages and configuration, lowest first.
+    /// Trees of the base, packages and configuration, lowest first.
     fn stack(&self) -> Vec<&Output> {
+        let base = self.base.iter().flat_map(|base| &base.trees);
         let data = self.packages.iter().map(|package| &package.data);
-        self.skeleton.iter().chain(data).chain(&self.configured).collect()
+        base.chain(&self.skeleton).chain(data).chain(&self.configured).collect()
     }
 }
 
@@ -261,7 +290,8 @@ impl Builder<'_> {
         }
         let stack: Vec<&Output> =
             work.stack().into_iter().chain(entering.iter().map(|(_, output)| output)).collect();
-        let files = local.realise(self.store, stack, &recipes.files(image, platform))?;
+        let root = files::Root { stack, keeps_merged_usr: work.base.is_none() };
+        let files = local.realise(self.store, root, &recipes.files(image, platform))?;
         let mut above: Vec<&Output> = Vec::new();
         for output in entering.iter().map(|(_, output)| output).chain(&files) {
             if system::matters(&*listing(self.store, output)?) {
@@ -325,17 +355,10 @@ impl Builder<'_> {
         let image = request.image;
         let architecture = platform.debian_name();
         let Some(debian) = &image.debian else {
-            return Ok(PlatformWork {
-                packages: Vec::new(),
-                is_essential: false,
-                skeleton: None,
-                configured: Vec::new(),
-                stages: Vec::new(),
-                accounts: None,
-                base_passwd: None,
-                rules: PathRules::default(),
-                imported: BTreeMap::new(),
-            });
+            return match &image.from {
+                Some((from, _)) => self.prepare_base(request, from, platform),
+                None => Ok(PlatformWork::empty()),
+            };
         };
         let mut wanted: Vec<PackageKey> = locked.packages.iter().cloned().collect();
         let surely_configured =
@@ -359,13 +382,9 @@ impl Builder<'_> {
         let mut work = PlatformWork {
             is_essential: debian.essential,
             skeleton: Some(skeleton),
-            configured: Vec::new(),
-            stages: Vec::new(),
-            accounts: None,
             base_passwd,
-            rules: PathRules::default(),
             packages,
-            imported: BTreeMap::new(),
+            ..PlatformWork::empty()
         };
         if needs {
             self.check_host(platform, &work.packages)?;
@@ -404,7 +423,8 @@ impl Builder<'_> {
     fn check_host(&self, platform: Platform, packages: &[Package]) -> Result<(), BuildError> {
         let host = Platform::host();
         let architecture = platform.debian_name();
-        if host == Some(platform) || emulation::is_registered(architecture) {
+        let runs = host == Some(platform) || emulation::is_registered(architecture);
+        if runs || self.checkouts.is_forbidden() {
             return Ok(());
         }
         if let Some(line) = emulation::registration(architecture) {
@@ -556,8 +576,8 @@ impl Builder<'_> {
                         digest: layer.digest,
                         size: layer.size,
                         diff_id: layer.diff_id,
-                        uncompressed_size: tree.size,
-                        compression: layer.compression,
+                        uncompressed_size: Some(tree.size),
+                        media_type: layer.compression.media_type(),
                         title,
                     },
                 ))
@@ -567,10 +587,19 @@ impl Builder<'_> {
         let created = request
             .created
             .or_else(|| locked_image.and_then(|image| image.date).map(|date| date.as_second()))
+            .or_else(|| work.base.as_ref().and_then(|base| base.base.created()))
             .unwrap_or(NO_DATE);
         let config = config(image, platform, created, accounts)?;
         let (trees, layers): (Vec<Output>, Vec<LayerRef>) = layers.into_iter().unzip();
-        let oci = OciImage::assemble(&config, &image.annotations, layers)?;
+        let oci = match &work.base {
+            None => OciImage::assemble(&config, &image.annotations, layers)?,
+            Some(under) => {
+                let mut all = under.layers();
+                let base = (&under.base.config, &under.base.manifest, all.len());
+                all.extend(layers);
+                OciImage::assemble_over(base, &config, &image.annotations, all)?
+            }
+        };
         let ids = work.stages.last().map(|stage| configure::allocated(&stage.attribution));
         let ids = ids.unwrap_or_default();
         let built = BuiltPlatform {
@@ -585,6 +614,7 @@ impl Builder<'_> {
             imported: work.imported,
             users: ids.users,
             groups: ids.groups,
+            base: work.base.map(|under| under.base),
         };
         Ok((oci, built))
     }
@@ -657,7 +687,9 @@ fn planned(
     let (order, plan) = match layer_plan::recorded(locked, layers, &members) {
         Some(recorded) => recorded,
         None => {
-            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, layers.into(), 0)?)
+            let below = work.base.as_ref().map_or(0, |base| base.base.layers.len());
+            let plan = plan_layers(&items, layers.into(), below)?;
+            (layer_plan::order(layers, suite.as_deref()), plan)
         }
     };
     Ok(Planned { order, plan, members, outputs })
@@ -737,8 +769,8 @@ fn config(
     config.exposed_ports =
         written.ports.iter().filter_map(|port| port.to_string().parse().ok()).collect();
     config.env.clone_from(&written.env);
-    config.entrypoint = written.entrypoint.clone().unwrap_or_default();
-    config.command = written.cmd.clone().unwrap_or_default();
+    config.entrypoint.clone_from(&written.entrypoint);
+    config.command.clone_from(&written.cmd);
     config.volumes = written.volumes.iter().map(ToString::to_string).collect();
     config.working_directory = written.workdir.as_ref().map(ToString::to_string);
     config.labels.clone_from(&written.labels);

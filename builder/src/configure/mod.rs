@@ -263,6 +263,7 @@ impl<'a> Stage<'a> {
         if let Some(configured) = self.realised(table)? {
             return Ok(configured);
         }
+        self.checkouts.permit(&format!("configure {}", self.name()), id)?;
         let all: Vec<&Output> =
             self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
         self.checkouts.ensure(&all)?;

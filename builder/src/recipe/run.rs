@@ -147,6 +147,7 @@ impl Job<'_> {
             return Ok(made);
         }
         let name = format!("recipe {}", self.name);
+        bench.checkouts.permit(&name, id)?;
         bench.progress.event(Event::Phase { name: name.clone(), text: "build".to_owned() });
         let outputs = self.build(bench, id)?;
         let named = outputs.iter().map(|(name, output)| (name.to_string(), output.clone()));
