@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use drystone_builder::output::EngineKind;
 
-use super::{CacheArguments, ImageFile, ImageOption, RegistryArguments};
+use super::{AttachArguments, CacheArguments, ImageFile, ImageOption, RegistryArguments};
 
 /// Where packages come from, and with how many hands.
 #[derive(Debug, Clone, Default, Args)]
@@ -78,6 +78,8 @@ pub struct BuildArguments {
     pub metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArguments,
+    #[command(flatten)]
+    pub attachments: AttachArguments,
     #[command(flatten)]
     pub caches: CacheArguments,
     #[command(flatten)]
