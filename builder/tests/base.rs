@@ -106,6 +106,10 @@ impl World {
     }
 }
 
+fn images<'a>(world: &'a World, fake: &'a Fake) -> BaseImages<'a> {
+    BaseImages { store: &world.store, source: Some(fake) }
+}
+
 const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 #[test]
@@ -130,18 +134,17 @@ fn nothing_that_a_registry_says_is_believed_unproved() {
     assert!(matches!(world.open(Some(&fake), &manifest), Err(BaseError::Mismatch { .. })));
     fake.lie = None;
     let base = world.open(Some(&fake), &manifest).unwrap();
-    let images = |source| BaseImages { store: &world.store, source: Some(source) };
     let layer = &base.layers[0];
-    let missing = images(&fake as &dyn BaseSource).fetch_layer(&base, layer);
+    let missing = images(&world, &fake).fetch_layer(&base, layer);
     assert!(matches!(missing, Err(BaseError::Missing { .. })), "{missing:?}");
     fake.lie = Some(b"wrong".to_vec());
-    assert!(images(&fake as &dyn BaseSource).fetch_layer(&base, layer).is_err());
+    assert!(images(&world, &fake).fetch_layer(&base, layer).is_err());
     fake.lie = Some(b"layer and more".to_vec());
-    let long = images(&fake as &dyn BaseSource).fetch_layer(&base, layer);
+    let long = images(&world, &fake).fetch_layer(&base, layer);
     assert!(matches!(long, Err(BaseError::Source { .. })), "{long:?}");
     assert!(!world.store.has_blob(&layer.digest), "what is wrong never becomes visible");
     fake.lie = Some(b"layer".to_vec());
-    images(&fake as &dyn BaseSource).fetch_layer(&base, layer).unwrap();
+    images(&world, &fake).fetch_layer(&base, layer).unwrap();
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
+mod attaching;
 mod by_hand;
 mod languages;
 mod outputs;
-mod pushing;
+pub mod pushing;
 mod report;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ use tokio::runtime::Runtime;
 use crate::answer;
 use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
 use crate::bases::{self, RegistryBases};
-use crate::caching::{CacheReport, Caching};
+use crate::caching::{self, CacheReport, Caching};
 use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
@@ -191,6 +192,7 @@ fn begin(
         caching.attach(&mut store);
     }
     let store = Arc::new(store);
+    attaching::check(&arguments.attachments, &settings, pushing.is_wanted())?;
     let begun = Work {
         wiring,
         settings: &settings,
@@ -393,6 +395,7 @@ impl Work<'_> {
         let mut written = targets.write(&output, &self.wiring.display)?;
         if pushing.is_wanted() {
             written.extend(self.push(pushing, &built)?);
+            attaching::run(self, &arguments.attachments, pushing, &built, &lock)?;
         }
         Ok(Done { built, lock, recorded, written })
     }
@@ -649,6 +652,7 @@ impl Work<'_> {
                 output: archive.map(absolute).transpose()?,
             };
             self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;
+            caching::remember_used(self.store, &image, platform.platform.as_str())?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use drystone_builder::lock::Lock;
 use serde_json::json;
 
 use crate::answer;
-use crate::arguments::{LockArguments, RegistryArguments};
+use crate::arguments::LockArguments;
 use crate::commands::build::registries;
 use crate::diagnostics::{Failure, Family};
 use crate::explain::locked::read_lock;
@@ -16,7 +16,7 @@ use crate::wiring::{Wiring, image_path, read_buildable, runtime};
 pub fn run(wiring: &Wiring, arguments: &LockArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&wiring.archive_flags(&arguments.archive), Some(&image))?;
-    let registries = registries(&RegistryArguments::default())?;
+    let registries = registries(&[])?;
     let locking = Locking {
         wiring,
         settings: &settings,

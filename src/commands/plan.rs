@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::answer;
-use crate::arguments::{PlanArguments, RegistryArguments};
+use crate::arguments::PlanArguments;
 use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::locking::{Locking, Moved, moved, moved_text};
@@ -86,7 +86,7 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     flags.compression.clone_from(&arguments.compression);
     let settings = wiring.settings(&flags, Some(&image))?;
     let platforms = platforms(&arguments.platform, &image)?;
-    let registries = registries(&RegistryArguments::default())?;
+    let registries = registries(&[])?;
     let locking = Locking {
         wiring,
         settings: &settings,

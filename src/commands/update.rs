@@ -8,7 +8,7 @@ use drystone_builder::spec::PackageName;
 use serde_json::json;
 
 use crate::answer;
-use crate::arguments::{RegistryArguments, UpdateArguments};
+use crate::arguments::UpdateArguments;
 use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::locking::{Locking, moved, moved_text};
@@ -19,7 +19,7 @@ use crate::wiring::{Wiring, image_path, read_buildable, runtime};
 pub fn run(wiring: &Wiring, arguments: &UpdateArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&wiring.archive_flags(&arguments.archive), Some(&image))?;
-    let registries = registries(&RegistryArguments::default())?;
+    let registries = registries(&[])?;
     let locking = Locking {
         wiring,
         settings: &settings,

@@ -68,7 +68,11 @@ impl Pushing {
             }
             targets.push(target);
         }
-        Ok(Self { targets, verify: arguments.verify, registries: registries(arguments)? })
+        Ok(Self {
+            targets,
+            verify: arguments.verify,
+            registries: registries(&arguments.insecure_registry)?,
+        })
     }
 
     /// Whether there is anything to do.
@@ -79,6 +83,11 @@ impl Pushing {
     /// The client, with its connections.
     pub const fn registries(&self) -> &Registries {
         &self.registries
+    }
+
+    /// Where it goes.
+    pub fn targets(&self) -> &[Reference] {
+        &self.targets
     }
 
     /// Requests and bytes so far.
@@ -172,8 +181,8 @@ impl Pushing {
 }
 
 /// A client for registries, as the arguments and the environment have it.
-pub fn registries(arguments: &RegistryArguments) -> Result<Registries, Failure> {
-    let insecure = arguments.insecure_registry.iter().map(|text| Host::new(text));
+pub fn registries(insecure: &[String]) -> Result<Registries, Failure> {
+    let insecure = insecure.iter().map(|text| Host::new(text));
     let insecure = insecure.collect::<Result<_, _>>().map_err(|error| {
         Failure::of(error).hint("`--insecure-registry` takes HOST or HOST:PORT, without a path")
     })?;
