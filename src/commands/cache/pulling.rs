@@ -1,6 +1,6 @@
 //! `cache pull`: fills the store for an image, without building.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_builder::lock::Lock;
 use drystone_builder::progress::{Event, Progress as _};
@@ -29,7 +29,7 @@ pub fn pull(wiring: &Wiring, arguments: &CachePullArguments) -> Result<(), Failu
     let mut store = wiring.store(&place.settings)?;
     caching.attach(&mut store);
     let bundled = caching.caches().map(|caches| caches.bundled()).unwrap_or_default();
-    let wanted = wanted(&place, bundled)?;
+    let (wanted, needed) = wanted(&place, bundled)?;
     if wanted.is_empty() {
         return Err(Failure::new(Family::Network, "no cache knows this image").hint(
             "trust the key of who builds it (`drystone key trust`), or check the name of the cache",
@@ -43,42 +43,47 @@ pub fn pull(wiring: &Wiring, arguments: &CachePullArguments) -> Result<(), Failu
     if arguments.layers {
         keep(&store, &place, &outputs)?;
     }
-    let (known, missing): (Vec<_>, Vec<_>) =
-        wanted.iter().partition(|one| outputs.contains_key(&one.derivation));
+    let missing = needed.iter().filter(|id| !outputs.contains_key(id));
+    let missing: Vec<String> = missing.map(ToString::to_string).collect();
     let looked = caching.caches().map(|caches| caches.looked()).unwrap_or_default();
     wiring.display.finish();
-    let missing: Vec<String> = missing.iter().map(|one| one.derivation.to_string()).collect();
     if arguments.of.json {
         return answer::json(&json!({
-            "known": known.len(), "missing": missing, "blobs": looked.blobs,
+            "known": outputs.len(), "missing": missing, "blobs": looked.blobs,
             "bytes": looked.bytes, "layers": arguments.layers,
         }));
     }
     answer::line(&format!(
         "{} known, {} missing, {} fetched ({})",
-        counted(known.len() as u64, "realisation"),
+        counted(outputs.len() as u64, "realisation"),
         missing.len(),
         counted(looked.blobs, "blob"),
         crate::quantity::Bytes(looked.bytes)
     ))
 }
 
-/// What the image stands on: what bundles name, and the packages of the lock, which need no key.
+/// What is asked for, and what of it must be known: what bundles name and the image's packages.
+/// The lock's other packages may be needed too, where something is configured or built.
 fn wanted(
     place: &Place,
-    bundled: std::collections::BTreeSet<DerivationId>,
-) -> Result<Vec<Wanted>, Failure> {
+    bundled: BTreeSet<DerivationId>,
+) -> Result<(Vec<Wanted>, BTreeSet<DerivationId>), Failure> {
+    let mut needed = bundled.clone();
     let mut wanted: BTreeMap<DerivationId, Wanted> =
         bundled.into_iter().map(|id| (id, Wanted::from(id))).collect();
     let lock = Lock::read(&place.image.lock_path)?.unwrap_or_default();
     for platform in &place.platforms {
         let Some(locked) = lock.platform(&place.image.name, *platform) else { continue };
-        for pin in locked.packages.iter().filter_map(|key| lock.packages.get(key)) {
+        for key in locked.everything() {
+            let Some(pin) = lock.packages.get(key) else { continue };
             let one = substitutable(pin);
+            if locked.packages.contains(key) {
+                needed.insert(one.derivation);
+            }
             wanted.insert(one.derivation, one);
         }
     }
-    Ok(wanted.into_values().collect())
+    Ok((wanted.into_values().collect(), needed))
 }
 
 type Outputs = BTreeMap<DerivationId, Vec<Output>>;
