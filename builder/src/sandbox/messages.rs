@@ -59,6 +59,8 @@ pub(super) struct Opened {
     pub(super) storage: Storage,
     /// Why there is no overlay.
     pub(super) refusal: Option<String>,
+    /// Why commands see the true clock and the like, although they were not to.
+    pub(super) undisguised: Option<String>,
 }
 
 /// One operation on an open root.

@@ -27,6 +27,7 @@
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
+mod disguise;
 mod error;
 mod helper;
 mod identity;
@@ -38,6 +39,7 @@ mod scan;
 mod session;
 mod wire;
 
+pub use disguise::{Disguise, ShiftedClock};
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};

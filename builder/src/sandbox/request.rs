@@ -7,6 +7,8 @@ use std::time::Duration;
 use drystone_store::tree::TreePath;
 use serde::{Deserialize, Serialize};
 
+use super::Disguise;
+
 /// What the commands in a root may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
@@ -47,6 +49,8 @@ pub struct RootRequest {
     /// Directories that the trees have, relative to the root, that are covered by an empty tmpfs
     /// as `/tmp`, `/build` and `/dev` are; nothing below them is kept.
     pub tmpfs: Vec<String>,
+    /// How commands see the world.
+    pub disguise: Disguise,
 }
 
 impl RootRequest {
@@ -61,6 +65,7 @@ impl RootRequest {
             hostname: "localhost".to_owned(),
             pid_base: None,
             tmpfs: Vec::new(),
+            disguise: Disguise::default(),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Supervisor {
         rustix::mount::mount_change("/", private).at("make private", "/")?;
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (root, upper, opened) = overlay::mount_root(request)?;
+        let (root, upper, mut opened) = overlay::mount_root(request)?;
         // Looking at files as the caller took the wish back, as every change of ids does.
         if !die_with(session) {
             return Err(Failure::host("the session is gone", "", None));
@@ -62,7 +62,8 @@ impl Supervisor {
         mounts::furnish(&root, request)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process) = start_init(request, &filter)?;
+        let (init, process, undisguised) = start_init(request, &filter)?;
+        opened.undisguised = undisguised;
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
         Ok((Self { root, init, process, snapshot }, opened))
@@ -136,7 +137,7 @@ fn die_with(parent: Option<Pid>) -> bool {
 fn start_init(
     request: &RootRequest,
     filter: &seccompiler::BpfProgram,
-) -> Result<(Connection, Pid), Failure> {
+) -> Result<(Connection, Pid, Option<String>), Failure> {
     let (init, other) = Connection::pair().at("make a connection for", "init")?;
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -167,8 +168,8 @@ fn start_init(
         std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
     }
     init.send(&()).at("talk to", "init")?;
-    match init.receive::<Result<(), Failure>>().at("hear from", "init")? {
-        Some(frame) => frame.message.map(|()| (init, process)),
+    match init.receive::<Result<Option<String>, Failure>>().at("hear from", "init")? {
+        Some(frame) => frame.message.map(|undisguised| (init, process, undisguised)),
         None => Err(Failure::host("init of the root ended while it was set up", "", None)),
     }
 }
