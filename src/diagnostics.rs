@@ -183,19 +183,24 @@ impl Failure {
 
     /// The failure as an object for `--progress json`; `None` when all has been said.
     pub fn to_json(&self) -> Option<Value> {
-        let causes = match &self.cause {
-            Cause::Told => return None,
-            Cause::Message(message) => vec![message.clone()],
-            Cause::Error(error) => chain(error.as_ref()),
-            Cause::Problems(problems) => problems.iter().map(place_and_message).collect(),
-        };
+        let messages = self.messages()?;
         Some(json!({
             "event": "error",
             "exit_code": self.family.code(),
-            "messages": causes,
+            "messages": messages,
             "hint": self.hint,
             "tail": self.tail,
         }))
+    }
+
+    /// What went wrong and its causes; `None` when all has been said.
+    pub fn messages(&self) -> Option<Vec<String>> {
+        match &self.cause {
+            Cause::Told => None,
+            Cause::Message(message) => Some(vec![message.clone()]),
+            Cause::Error(error) => Some(chain(error.as_ref())),
+            Cause::Problems(problems) => Some(problems.iter().map(place_and_message).collect()),
+        }
     }
 }
 

@@ -316,11 +316,21 @@ fn deletions_stay() {
     };
     let more =
         "[finish]\nscript = \"rm -r /usr/share/doc/base-files || true; rm /usr/share/d/kept\"\n";
-    let root = own.world.build(&own.project(&["deleting"], more), &[]).root();
+    let project = own.project(&["deleting"], more);
+    let root = own.world.build(&project, &[]).root();
     for path in ["gone", "before", "kept"] {
         assert!(root.get(&format!("usr/share/d/{path}")).is_none(), "{path}");
     }
     assert_eq!(root.at("usr/share/d/after").text(), "x\n");
+    // What scripts did is explained by the package whose scripts did it.
+    let why = |path| {
+        let file = project.folder.join("image.toml");
+        succeed(own.world.drystone(&["why", path, "-f"]).arg(file))
+    };
+    assert!(why("/usr/share/d/after").contains("(file), by scripts of deleting\n"));
+    let gone = why("/usr/share/d/gone");
+    assert!(gone.contains("(deletion), by scripts of deleting\n"), "{gone}");
+    assert!(gone.contains("image.toml asks for deleting\n"), "{gone}");
 }
 
 /// Conffiles, debconf answers and triggers, as dpkg has them.

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -159,6 +159,37 @@ fn a_full_disk_is_told_and_the_store_survives() {
     assert!(said.contains("store gc"), "a hint is missing in:\n{said}");
     assert!(!project.folder.join("fault.tar").exists());
     world.verify();
+}
+
+#[test]
+fn repair_fetches_and_builds_again_what_was_lost() {
+    let Some(world) = World::fresh() else { return };
+    let project = world.project("repaired", IMAGE);
+    let expected = world.build(&project, &[]).digest;
+    // All bytes are gone: packages are fetched again, and scripts run again.
+    for blob in files_below(&world.store.join("blobs")) {
+        fs::remove_file(blob).unwrap();
+    }
+    let mut verify = world.drystone(&["store", "verify"]);
+    assert_eq!(verify.output().unwrap().status.code(), Some(7));
+    let said = succeed(world.drystone(&["store", "verify"]).arg("--repair"));
+    assert!(said.contains("repaired/image.toml (linux/amd64): made again"), "{said}");
+    world.verify();
+    // All of it is there, so a build needs neither mirror nor scripts.
+    let again = world.build(&project, &["--offline", "-o", "again.tar"]);
+    assert_eq!(again.digest, expected);
+}
+
+/// The regular files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(files_below(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub enum StoreCommand {
 /// `drystone store verify`.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArguments {
-    /// Mend what can be mended; the next build makes the rest again
+    /// Mend what can be mended, and build again the images that stand on what is lost
     #[arg(long)]
     pub repair: bool,
     /// Print one JSON object

@@ -152,6 +152,17 @@ pub fn shell(wiring: &Wiring, arguments: &ShellArguments) -> Result<(), Failure>
     begin(wiring, &build, |work, _| work.shell(&build, arguments))
 }
 
+/// Builds an image into the store alone, as its lock says: what was lost is fetched or made again.
+pub fn make_again(wiring: &Wiring, image: &Path, platform: &str) -> Result<(), Failure> {
+    let arguments = BuildArguments {
+        image: ImageFile { file: Some(image.to_owned()), ..ImageFile::default() },
+        platform: vec![platform.to_owned()],
+        locked: true,
+        ..BuildArguments::default()
+    };
+    begin(wiring, &arguments, |work, _| work.make_again(&arguments))
+}
+
 /// Makes ready what a build works with.
 fn begin(
     wiring: &Wiring,
@@ -368,6 +379,15 @@ impl Work<'_> {
             written.extend(self.push(pushing, &built)?);
         }
         Ok(Done { built, lock, recorded, written })
+    }
+
+    fn make_again(&self, arguments: &BuildArguments) -> Result<(), Failure> {
+        let targets = Targets::new(arguments, self.image)?;
+        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        self.until_nothing_is_lost(|| {
+            let (built, _) = self.build(arguments, &targets, lock.clone())?;
+            self.keep(&built, targets.archive.as_deref())
+        })
     }
 
     /// Builds the recipes, closes the lock over what they need when they run, and builds the image.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile, stored};
 use drystone_builder::image::order::FOREIGN_CLASS;
-use drystone_builder::image::{LayersOption, OrderTable, PackItem, plan_layers};
+use drystone_builder::image::{OrderTable, PackItem, plan_layers};
 use drystone_builder::lock::{Lock, LockedPlatform};
 use drystone_builder::source::debian::deb::imported;
 use drystone_builder::source::fetch::shown;
-use drystone_builder::spec::{Image, Layers, Platform};
+use drystone_builder::spec::{Image, Platform};
 use drystone_store::digest::BlobDigest;
 use drystone_store::store::Store;
 use drystone_store::tree::{Kind, TreePath};

@@ -1,5 +1,6 @@
 //! `store`: verify, collect, measure, list.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use drystone_builder::progress::{Event, Progress};
 use drystone_builder::sandbox::{IdMap, Session};
 use drystone_store::store::{
-    GcOptions, GcReport, PathInfo, Problem, Store, StoreUsage, VerifyOptions, VerifyReport,
+    GcOptions, GcReport, PathInfo, Problem, Root, Store, StoreUsage, VerifyOptions, VerifyReport,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +17,9 @@ use crate::answer;
 use crate::arguments::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
 };
+use crate::commands::build;
 use crate::diagnostics::{Failure, Family};
+use crate::interrupt;
 use crate::quantity::{Bytes, counted};
 use crate::wiring::{Wiring, has_store, now};
 
@@ -69,18 +72,56 @@ impl Remover {
 
 fn verify(wiring: &Wiring, arguments: &VerifyArguments) -> Result<(), Failure> {
     let mut problems: Vec<Value> = Vec::new();
-    let report = match open(wiring)? {
-        Some(store) => examine(wiring, store, arguments.repair, &mut problems)?,
-        None => VerifyReport::default(),
+    let (report, again) = match open(wiring)? {
+        Some(store) => {
+            let roots = store.roots().unwrap_or_default();
+            let report = examine(wiring, store, arguments.repair, &mut problems)?;
+            let again = match arguments.repair {
+                true => make_again(wiring, &roots, &report)?,
+                false => BTreeMap::new(),
+            };
+            (report, again)
+        }
+        None => (VerifyReport::default(), BTreeMap::new()),
     };
     wiring.display.finish();
     if arguments.json {
         let report = serde_json::to_value(&report).unwrap_or_default();
-        answer::json(&json!({ "problems": problems, "report": report }))?;
+        let again: Vec<Value> = again
+            .iter()
+            .map(|(image, is_made)| json!({ "image": image, "made_again": is_made }))
+            .collect();
+        answer::json(&json!({ "problems": problems, "report": report, "images": again }))?;
     } else {
-        answer::print(&verified(&report, arguments.repair))?;
+        answer::print(&verified(&report, arguments.repair, &again))?;
     }
     judge(&report, arguments.repair)
+}
+
+/// Builds the images that stand on what was lost; for each whether that went well.
+fn make_again(
+    wiring: &Wiring,
+    roots: &[(String, Root)],
+    report: &VerifyReport,
+) -> Result<BTreeMap<String, bool>, Failure> {
+    let trees: BTreeSet<_> = report.lost.iter().map(|lost| *lost.tree.hash()).collect();
+    let derivations: BTreeSet<_> = report.lost.iter().flat_map(|lost| &lost.derivations).collect();
+    let stands_on_lost = |root: &Root| {
+        root.trees.iter().any(|tree| trees.contains(tree))
+            || root.derivations.iter().any(|derivation| derivations.contains(derivation))
+    };
+    let mut again = BTreeMap::new();
+    for (_, root) in roots.iter().filter(|(_, root)| stands_on_lost(root)) {
+        let Some(image) = root.image.as_deref().filter(|image| image.exists()) else { continue };
+        interrupt::check().map_err(Failure::of)?;
+        let made = build::make_again(wiring, image, &root.platform);
+        if let Err(failure) = &made {
+            let why = failure.messages().unwrap_or_default().join(": ");
+            wiring.display.warn(format!("{} is not made again: {why}", image.display()));
+        }
+        again.insert(format!("{} ({})", image.display(), root.platform), made.is_ok());
+    }
+    Ok(again)
 }
 
 fn examine(
@@ -121,7 +162,7 @@ fn watch(display: &impl Progress, hashed: &AtomicU64, ended: &AtomicBool) {
     }
 }
 
-fn verified(report: &VerifyReport, repair: bool) -> String {
+fn verified(report: &VerifyReport, repair: bool, again: &BTreeMap<String, bool>) -> String {
     let mut text = format!(
         "{} ({}), {}, {}, {}: {}\n",
         counted(report.blobs, "blob"),
@@ -141,8 +182,12 @@ fn verified(report: &VerifyReport, repair: bool) -> String {
         text.push_str(&format!("{repair}\n"));
     }
     for lost in &report.lost {
-        let what = if repair { "the next build makes it again" } else { "its bytes are lost" };
+        let what = if repair { "forgotten" } else { "its bytes are lost" };
         text.push_str(&format!("{}: {what}\n", lost.tree));
+    }
+    for (image, is_made) in again {
+        let what = if *is_made { "made again" } else { "what it lacks is made by its next build" };
+        text.push_str(&format!("{image}: {what}\n"));
     }
     text
 }

@@ -1,11 +1,14 @@
 //! `why`: the way from image.toml to a package or a file.
 
+use std::collections::BTreeSet;
+
+use drystone_builder::configure::recorded_attribution;
 use drystone_builder::lock::Lock;
 use drystone_builder::source::debian::deb::imported;
 use drystone_builder::spec::{Image, Platform};
 use drystone_store::realisation::Output;
-use drystone_store::store::{Store, root_name};
-use drystone_store::tree::TreePath;
+use drystone_store::store::{Root as StoreRoot, Store, root_name};
+use drystone_store::tree::{Entry, Kind, TreePath};
 use serde_json::{Value, json};
 
 use crate::answer;
@@ -131,6 +134,8 @@ struct Setter {
     kind: &'static str,
     name: String,
     detail: String,
+    /// The packages whose scripts did it, where scripts did.
+    makers: Vec<String>,
 }
 
 fn of_path(
@@ -165,17 +170,19 @@ fn of_path(
         text.push_str(&format!("… and {} more\n", setters.len() - NAMED));
     }
     let by_package = setters.iter().find(|setter| setter.kind == "package");
+    let package = by_package.map(|setter| &setter.name);
+    let package = package.or_else(|| setters.iter().find_map(|setter| setter.makers.first()));
     let mut chain = Value::Null;
-    if let (Some(setter), Some(locked)) = (by_package, lock.platform(&image.name, platform)) {
+    if let (Some(package), Some(locked)) = (package, lock.platform(&image.name, platform)) {
         let packages = Packages::read(store, &lock, locked, image)?;
-        text.push_str(&chain_text(&packages, &setter.name));
-        chain = chain_json(&packages, &setter.name);
+        text.push_str(&chain_text(&packages, package));
+        chain = chain_json(&packages, package);
     }
-    let object = json!({
-        "path": format!("/{path}"),
-        "set_by": setters.iter().map(|it| json!({"kind": it.kind, "name": it.name})).collect::<Vec<_>>(),
-        "why": chain,
-    });
+    let set_by: Vec<Value> = setters
+        .iter()
+        .map(|it| json!({ "kind": it.kind, "name": it.name, "scripts_of": it.makers }))
+        .collect();
+    let object = json!({ "path": format!("/{path}"), "set_by": set_by, "why": chain });
     Ok((text, object))
 }
 
@@ -192,7 +199,8 @@ fn by_packages(
         let Some(deb) = imported(store, &pin.sha256)? else { continue };
         if let Some(kind) = found(store, &deb.data, path)? {
             let detail = format!(" {} ({kind})", key.version);
-            setters.push(Setter { kind: "package", name: key.name.to_string(), detail });
+            let (kind, name) = ("package", key.name.to_string());
+            setters.push(Setter { kind, name, detail, makers: Vec::new() });
         }
     }
     Ok(setters)
@@ -216,6 +224,7 @@ fn by_files(image: &Image, path: &TreePath) -> Vec<Setter> {
             kind: "files",
             name: entry.target.to_string(),
             detail: format!(" (image.toml:{})", image.text.position(entry.place.start).0),
+            makers: Vec::new(),
         })
         .collect()
 }
@@ -239,18 +248,36 @@ fn by_steps(
         if own.iter().any(|prefix| name.starts_with(prefix))
             && let Some(kind) = found(store, &output, path)?
         {
-            let detail = format!(" ({kind})");
-            setters.push(Setter { kind: "step", name, detail });
+            let makers = match name.starts_with("configured") {
+                true => makers(store, &root, path)?,
+                false => Vec::new(),
+            };
+            let detail = match makers.is_empty() {
+                true => format!(" ({kind})"),
+                false => format!(" ({kind}), by scripts of {}", makers.join(", ")),
+            };
+            setters.push(Setter { kind: "step", name, detail, makers });
         }
     }
     Ok(setters)
 }
 
-/// What a tree has at a path.
+/// The packages whose scripts touched a path when the image's packages were configured.
+fn makers(store: &Store, root: &StoreRoot, path: &TreePath) -> Result<Vec<String>, Failure> {
+    let mut makers = BTreeSet::new();
+    for stage in &root.derivations {
+        let attribution = recorded_attribution(store, stage).map_err(Failure::of)?;
+        let paths = attribution.and_then(|mut made| made.paths.remove(path.as_str()));
+        makers.extend(paths.into_iter().flatten());
+    }
+    Ok(makers.into_iter().collect())
+}
+
+/// What a tree has at a path; a deletion stands under a name of its own.
 fn found(store: &Store, output: &Output, path: &TreePath) -> Result<Option<&'static str>, Failure> {
-    use drystone_store::tree::Kind;
     let Some(listing) = store.listing(output)? else { return Ok(None) };
-    Ok(listing.find(path).map(|found| match found.entry.kind {
+    let deletion = || Entry::deletion(path).ok().and_then(|entry| listing.find(&entry.path));
+    Ok(listing.find(path).or_else(deletion).map(|found| match found.entry.kind {
         Kind::Directory => "directory",
         Kind::File { .. } => "file",
         Kind::Symlink { .. } => "symbolic link",

@@ -33,7 +33,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drystone_store::derivation::Derivation;
-use drystone_store::digest::TreeHash;
+use drystone_store::digest::{DerivationId, FileHash, TreeHash};
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
@@ -147,7 +147,7 @@ impl ConfigureError {
 #[derive(Debug, Clone)]
 pub struct Configured {
     /// The derivation's id.
-    pub derivation: drystone_store::digest::DerivationId,
+    pub derivation: DerivationId,
     /// What configuration changed, over the trees of all packages below.
     pub out: Output,
     /// Who changed what.
@@ -364,7 +364,7 @@ impl<'a> Stage<'a> {
 
     fn configured(
         &self,
-        derivation: drystone_store::digest::DerivationId,
+        derivation: DerivationId,
         out: Output,
         attribution: Attribution,
     ) -> Configured {
@@ -574,6 +574,16 @@ fn add_parents(
     Ok(())
 }
 
+/// Who made what in a stage of configuration that the store has; `None` for other derivations.
+pub fn recorded_attribution(
+    store: &Store,
+    derivation: &DerivationId,
+) -> Result<Option<Attribution>, ConfigureError> {
+    let Some(mut realisation) = store.realisation(derivation)? else { return Ok(None) };
+    let output = realisation.outputs.remove("attribution");
+    output.map(|output| read_attribution(store, &output)).transpose()
+}
+
 fn read_attribution(store: &Store, output: &Output) -> Result<Attribution, ConfigureError> {
     let mut json = Vec::new();
     store.read_tree(output, |entry, content| {
@@ -601,8 +611,7 @@ impl EntrySink for ListingSink {
         content
             .read_to_end(&mut bytes)
             .map_err(|source| WriteError::Io { path: entry.path.clone(), source })?;
-        let hash = matches!(entry.kind, Kind::File { .. })
-            .then(|| drystone_store::digest::FileHash::of(&bytes));
+        let hash = matches!(entry.kind, Kind::File { .. }).then(|| FileHash::of(&bytes));
         self.listing.push(entry.clone(), hash);
         Ok(())
     }
