@@ -6,6 +6,7 @@
 )]
 
 mod build;
+mod check;
 mod explain;
 mod key;
 mod project;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
+pub use check::{CheckArguments, DiffArgument};
 pub use explain::{
     DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
     ShowArguments, TreeArguments, WhyArguments,
@@ -118,6 +120,8 @@ pub enum Command {
     Derivation(DerivationCommand),
     /// Show the output of a build step
     Log(LogArguments),
+    /// Run everything that ran a script again, in other surroundings, and compare
+    Check(Box<CheckArguments>),
     /// Run a command in the environment that a recipe is built in
     Shell(Box<ShellArguments>),
     /// Check whether this host can build, and say how to mend what is missing

@@ -6,7 +6,7 @@ use std::fmt;
 use drystone_store::store::Store;
 
 use super::compare::{Outputs, Place, compare, contents, entries};
-use super::evidence::{Hint, examine};
+use super::evidence::examine;
 use super::{Difference, Kind, Rebuild, Rebuilt, Report, Variation};
 use crate::build::BuildError;
 
@@ -75,7 +75,7 @@ pub(super) struct Search<'a> {
 /// What running again in some surroundings showed.
 enum Seen {
     Differs(BTreeSet<Place>),
-    Fails(String),
+    Fails,
 }
 
 impl<'a> Search<'a> {
@@ -135,18 +135,18 @@ impl<'a> Search<'a> {
             Rebuilt::Outputs(rebuilt) => {
                 Seen::Differs(compare(self.store, &self.step.stored(), &rebuilt)?)
             }
-            Rebuilt::Failed(tail) => Seen::Fails(tail),
+            Rebuilt::Failed(_) => Seen::Fails,
         })
     }
 
     /// The single kinds that make the step fail.
     fn failing(&mut self, kinds: &[Kind]) -> Result<Vec<Cause>, BuildError> {
-        if matches!(self.look(&[])?, Seen::Fails(_)) {
+        if matches!(self.look(&[])?, Seen::Fails) {
             return Ok(vec![Cause::Timing]);
         }
         let mut causes = Vec::new();
         self.halve(kinds, &mut |kind, seen| {
-            if matches!(seen, Seen::Fails(_)) {
+            if matches!(seen, Seen::Fails) {
                 causes.extend(kind.map(Cause::Varied));
                 return true;
             }
@@ -188,15 +188,22 @@ impl<'a> Search<'a> {
         let mut found = self.examine(stored, rebuilt, places)?;
         let by_itself = match self.look(&[])? {
             Seen::Differs(places) => places,
-            Seen::Fails(_) => BTreeSet::new(),
+            Seen::Fails => BTreeSet::new(),
         };
-        let varied: BTreeSet<Place> = places.difference(&by_itself).cloned().collect();
+        // A random name is another one each time, so no single path comes back.
+        let has_random_names = by_itself.iter().any(|place| !places.contains(place));
+        let is_one_sided =
+            |place: &Place| found[place].2.iter().any(|line| line.starts_with("only in"));
+        let is_unstable = |place: &&Place| {
+            by_itself.contains(*place) || (has_random_names && is_one_sided(place))
+        };
+        let unstable: BTreeSet<Place> = places.iter().filter(is_unstable).cloned().collect();
+        let varied: BTreeSet<Place> = places.difference(&unstable).cloned().collect();
         let mut causes = self.vary(kinds, &varied, &found)?;
-        let unstable: BTreeSet<Place> = places.intersection(&by_itself).cloned().collect();
         if !unstable.is_empty() {
             let steady = self.steady_with_held_random(&unstable, &found)?;
             for place in &unstable {
-                let is_clock = found[place].0.contains(&Hint::Kind(Kind::Clock));
+                let is_clock = found[place].0.contains(&Kind::Clock);
                 let cause = match (is_clock, steady.contains(place)) {
                     (true, _) => Cause::Varied(Kind::Clock),
                     (false, true) => Cause::Random,
@@ -229,11 +236,7 @@ impl<'a> Search<'a> {
         let mut rest = kinds.to_vec();
         let suspects: BTreeSet<Kind> = places
             .iter()
-            .flat_map(|place| &found[place].0)
-            .filter_map(|hint| match hint {
-                Hint::Kind(kind) => Some(*kind),
-                Hint::Random => None,
-            })
+            .flat_map(|place| found[place].0.iter().copied())
             .filter(|kind| kinds.contains(kind))
             .collect();
         for kind in suspects {
@@ -266,7 +269,7 @@ impl<'a> Search<'a> {
         places: &BTreeSet<Place>,
         found: &BTreeMap<Place, Examined>,
     ) -> Result<BTreeSet<Place>, BuildError> {
-        let is_clock = |place: &Place| found[place].0.contains(&Hint::Kind(Kind::Clock));
+        let is_clock = |place: &Place| found[place].0.contains(&Kind::Clock);
         if places.iter().all(is_clock) {
             return Ok(BTreeSet::new());
         }
@@ -299,8 +302,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             let entries = (entries(self.store, one)?, entries(self.store, two)?);
-            let bytes =
-                (contents(self.store, one, &wanted)?, contents(self.store, two, &wanted)?);
+            let bytes = (contents(self.store, one, &wanted)?, contents(self.store, two, &wanted)?);
             for path in wanted {
                 let sides = (entries.0.get(path), entries.1.get(path));
                 let bytes = (bytes.0.get(path), bytes.1.get(path));
@@ -312,4 +314,4 @@ impl<'a> Search<'a> {
 }
 
 /// Hints, evidence and summary of a file.
-pub(super) type Examined = (BTreeSet<Hint>, Vec<String>, Vec<String>);
+pub(super) type Examined = (BTreeSet<Kind>, Vec<String>, Vec<String>);

@@ -47,7 +47,8 @@ fn write_tree(
     folder: &Path,
     wanted: &dyn Fn(&str) -> bool,
 ) -> Result<(), StoreError> {
-    let failed = |path: &Path, source| StoreError::Io { action: "write", path: path.to_owned(), source };
+    let failed =
+        |path: &Path, source| StoreError::Io { action: "write", path: path.to_owned(), source };
     make_folder(folder)?;
     store.read_tree(output, |entry, content| {
         let path = folder.join(entry.path.as_str());
@@ -79,8 +80,11 @@ fn write_tree(
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(path)
-        .map_err(|source| StoreError::Io { action: "create", path: path.to_owned(), source })
+    fs::create_dir_all(path).map_err(|source| StoreError::Io {
+        action: "create",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// diffoscope's view of a report's differing files; `None` where it is not installed or says

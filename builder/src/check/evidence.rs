@@ -10,13 +10,6 @@ use super::Kind;
 use super::cause::Examined;
 use super::variation::{OTHER_FOLDER, OTHER_HOST, OTHER_USER, OTHER_ZONE};
 
-/// What the bytes speak for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Hint {
-    Kind(Kind),
-    Random,
-}
-
 /// How many bytes around a difference are looked at.
 const WINDOW: usize = 64;
 /// How much of a compressed file is looked into.
@@ -66,14 +59,14 @@ pub(super) fn examine(
 
 #[derive(Default)]
 struct Examination {
-    hints: BTreeSet<Hint>,
+    hints: BTreeSet<Kind>,
     evidence: Vec<String>,
     summary: Vec<String>,
 }
 
 impl Examination {
     fn hint(&mut self, kind: Kind, evidence: impl Into<String>) {
-        self.hints.insert(Hint::Kind(kind));
+        self.hints.insert(kind);
         let evidence = evidence.into();
         if !self.evidence.contains(&evidence) {
             self.evidence.push(evidence);
@@ -92,7 +85,9 @@ impl Examination {
             self.hint(Kind::User, "its owner differs");
         }
         match (&one.kind, &two.kind) {
-            (EntryKind::Symlink { target: one }, EntryKind::Symlink { target: two }) if one != two => {
+            (EntryKind::Symlink { target: one }, EntryKind::Symlink { target: two })
+                if one != two =>
+            {
                 self.summary.push(format!("a link to {one}, rebuilt to {two}"));
                 self.text(one, two);
             }
@@ -113,7 +108,8 @@ impl Examination {
                 self.hint(Kind::Clock, "the time in the gzip header differs");
             }
             if inner_one == inner_two {
-                self.summary.push("gzip: what is compressed is equal, its envelope is not".to_owned());
+                self.summary
+                    .push("gzip: what is compressed is equal, its envelope is not".to_owned());
                 return;
             }
             self.summary.push("gzip; of what is compressed:".to_owned());
@@ -263,13 +259,15 @@ fn time_in(line: &str) -> Option<String> {
         if whole.len() == 10 && whole.parse().is_ok_and(|number| TIMES.contains(&number)) {
             return Some(word.to_owned());
         }
-        let is_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_digits =
+            |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
         let parts: Vec<&str> = word.split(':').collect();
         if parts.len() >= 2 && parts[1..].iter().all(|part| is_digits(&part[..part.len().min(2)])) {
             return Some(word.to_owned());
         }
         let parts: Vec<&str> = word.split(['-', '/']).collect();
-        if parts.len() == 3 && parts[0].len() == 4 && parts[1..].iter().all(|part| is_digits(part)) {
+        if parts.len() == 3 && parts[0].len() == 4 && parts[1..].iter().all(|part| is_digits(part))
+        {
             return Some(word.to_owned());
         }
         if MONTHS.contains(&word) {
@@ -289,13 +287,13 @@ mod tests {
         it
     }
 
-    fn hints(one: &str, two: &str) -> Vec<Hint> {
+    fn hints(one: &str, two: &str) -> Vec<Kind> {
         look(one.as_bytes(), two.as_bytes()).hints.into_iter().collect()
     }
 
     #[test]
     fn times_are_recognised() {
-        let clock = vec![Hint::Kind(Kind::Clock)];
+        let clock = vec![Kind::Clock];
         assert_eq!(hints("built 1764374400\n", "built 1798960409\n"), clock);
         assert_eq!(hints("at 12:03:07\n", "at 19:16:36\n"), clock);
         assert_eq!(hints("2026-11-29\n", "2028-01-03\n"), clock);
@@ -306,9 +304,9 @@ mod tests {
 
     #[test]
     fn order_and_known_texts_are_recognised() {
-        assert_eq!(hints("a\nb\n", "b\na\n"), [Hint::Kind(Kind::DirectoryOrder)]);
-        assert_eq!(hints("/build/x\n", "/elsewhere/x\n"), [Hint::Kind(Kind::BuildFolder)]);
-        assert_eq!(hints("6.1\n", "7.77.7-check\n"), [Hint::Kind(Kind::Kernel)]);
+        assert_eq!(hints("a\nb\n", "b\na\n"), [Kind::DirectoryOrder]);
+        assert_eq!(hints("/build/x\n", "/elsewhere/x\n"), [Kind::BuildFolder]);
+        assert_eq!(hints("6.1\n", "7.77.7-check\n"), [Kind::Kernel]);
     }
 
     #[test]
@@ -323,7 +321,7 @@ mod tests {
             header.as_bytes().to_vec()
         };
         let it = look(&archive(1_764_374_400, 0o644), &archive(1_798_960_409, 0o644));
-        assert!(it.hints.contains(&Hint::Kind(Kind::Clock)), "{:?}", it.evidence);
+        assert!(it.hints.contains(&Kind::Clock), "{:?}", it.evidence);
         assert_eq!(it.evidence[0], "tar: the time of some/file differs");
         let it = look(&archive(1, 0o644), &archive(1, 0o600));
         assert_eq!(it.evidence[0], "tar: the mode of some/file differs");

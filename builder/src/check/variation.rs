@@ -138,8 +138,13 @@ impl Variation {
         Self { kinds: kinds.into_iter().collect(), holds_random: false, since }
     }
 
+    /// The second run of a step that is built twice: another clock and other process numbers.
+    pub fn second_run() -> Self {
+        Self::of([Kind::Clock, Kind::Processes])
+    }
+
     /// Varies nothing, and gives the same random numbers every time.
-    pub const fn with_held_random() -> Self {
+    pub fn with_held_random() -> Self {
         Self { holds_random: true, ..Self::none() }
     }
 

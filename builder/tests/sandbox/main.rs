@@ -6,6 +6,7 @@
 
 mod changes;
 mod checkout;
+mod disguise;
 mod isolation;
 mod limits;
 mod probe;
@@ -32,6 +33,7 @@ fn main() {
         .chain(changes::TESTS)
         .chain(isolation::TESTS)
         .chain(limits::TESTS)
+        .chain(disguise::TESTS)
         .chain(speed::TESTS)
         .chain(rootless::TESTS)
     {

@@ -206,9 +206,10 @@ fn entries(disguise: &Disguise, bytes: &mut [u8]) {
 }
 
 fn uname(bytes: &mut [u8]) {
-    for (place, text) in
-        [(offset_of!(libc::utsname, release), RELEASE), (offset_of!(libc::utsname, version), VERSION)]
-    {
+    for (place, text) in [
+        (offset_of!(libc::utsname, release), RELEASE),
+        (offset_of!(libc::utsname, version), VERSION),
+    ] {
         if let Some(field) = bytes.get_mut(place..place + 65) {
             field.fill(0);
             field[..text.len()].copy_from_slice(text.as_bytes());

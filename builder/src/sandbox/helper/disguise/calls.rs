@@ -134,7 +134,5 @@ const OLD_CLOCK: [(libc::c_long, Call, When); 4] = [
 ];
 
 #[cfg(target_arch = "x86_64")]
-const OLD_FILES: [(libc::c_long, Call, When); 2] = [
-    (libc::SYS_stat, Call::Stat, When::Always),
-    (libc::SYS_lstat, Call::Stat, When::Always),
-];
+const OLD_FILES: [(libc::c_long, Call, When); 2] =
+    [(libc::SYS_stat, Call::Stat, When::Always), (libc::SYS_lstat, Call::Stat, When::Always)];

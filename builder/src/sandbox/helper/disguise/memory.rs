@@ -13,7 +13,14 @@ pub(super) fn read_some(pid: Pid, address: u64, bytes: &mut [u8]) -> Option<usiz
     let (local, remote) = vectors(address, bytes);
     // SAFETY: the local vector is a buffer of ours; the remote one is only a number here.
     let count = unsafe {
-        libc::process_vm_readv(pid.as_raw_nonzero().get(), &raw const local, 1, &raw const remote, 1, 0)
+        libc::process_vm_readv(
+            pid.as_raw_nonzero().get(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0,
+        )
     };
     usize::try_from(count).ok()
 }
@@ -24,7 +31,14 @@ pub(super) fn write(pid: Pid, address: u64, bytes: &[u8]) {
     let (local, remote) = vectors(address, &mut copy);
     // SAFETY: as above.
     let count = unsafe {
-        libc::process_vm_writev(pid.as_raw_nonzero().get(), &raw const local, 1, &raw const remote, 1, 0)
+        libc::process_vm_writev(
+            pid.as_raw_nonzero().get(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0,
+        )
     };
     if usize::try_from(count) != Ok(bytes.len()) {
         poke(pid, address, bytes);
@@ -41,7 +55,12 @@ fn poke(pid: Pid, address: u64, bytes: &[u8]) {
         word[..part.len()].copy_from_slice(part);
         // SAFETY: the tracee is stopped, and the kernel checks the address.
         unsafe {
-            libc::ptrace(libc::PTRACE_POKEDATA, pid.as_raw_nonzero().get(), place, u64::from_ne_bytes(word));
+            libc::ptrace(
+                libc::PTRACE_POKEDATA,
+                pid.as_raw_nonzero().get(),
+                place,
+                u64::from_ne_bytes(word),
+            );
         }
     }
 }

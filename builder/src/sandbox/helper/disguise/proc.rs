@@ -84,7 +84,9 @@ fn statistics(text: &str, disguise: &Disguise) -> String {
     let lines = text.lines().filter(|line| !disguise.one_processor || is_other(line));
     lines
         .map(|line| match line.strip_prefix("btime ").and_then(|time| time.parse::<u64>().ok()) {
-            Some(time) if disguise.other_kernel => format!("btime {}\n", time.saturating_sub(LONGER_UP)),
+            Some(time) if disguise.other_kernel => {
+                format!("btime {}\n", time.saturating_sub(LONGER_UP))
+            }
             _ => format!("{line}\n"),
         })
         .collect()
@@ -116,13 +118,19 @@ mod tests {
     #[test]
     fn another_machine_is_told_of() {
         let cpu = "processor\t: 0\nmodel name\t: Fast\nflags\t\t: a b\n\nprocessor\t: 1\n\n";
-        assert_eq!(processors(cpu), "processor\t: 0\nmodel name\t: 777.77 check\nflags\t\t: a b\n\n");
+        assert_eq!(
+            processors(cpu),
+            "processor\t: 0\nmodel name\t: 777.77 check\nflags\t\t: a b\n\n"
+        );
         let one = Disguise { one_processor: true, ..Disguise::default() };
         let stat = "cpu  1 2\ncpu0 1 2\ncpu1 0 0\nbtime 4000000\n";
         assert_eq!(statistics(stat, &one), "cpu  1 2\ncpu0 1 2\nbtime 4000000\n");
         let kernel = Disguise { other_kernel: true, ..Disguise::default() };
         assert_eq!(statistics(stat, &kernel), "cpu  1 2\ncpu0 1 2\ncpu1 0 0\nbtime 858408\n");
-        assert_eq!(memory("MemTotal: 100 kB\nMemFree: 1 kB\n"), "MemTotal:       54 kB\nMemFree: 1 kB\n");
+        assert_eq!(
+            memory("MemTotal: 100 kB\nMemFree: 1 kB\n"),
+            "MemTotal:       54 kB\nMemFree: 1 kB\n"
+        );
         assert_eq!(uptime("1.50 2.00\n"), "3141593.50 2.00\n");
     }
 }

@@ -90,7 +90,8 @@ impl Tracing {
         let mut buffer = [0; 32];
         let count = numbers.read_at(&mut buffer, 0).ok()?;
         let last = String::from_utf8_lossy(&buffer[..count]).trim().to_owned();
-        let most: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+        let most: u32 =
+            std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
         numbers.write_at(most.saturating_sub(2).to_string().as_bytes(), 0).ok()?;
         Some(last)
     }
@@ -138,9 +139,8 @@ impl Tracing {
         let Some(clock) = self.disguise.clock else { return 0 };
         let mut seen = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the time is a valid place to write to.
-        let result = unsafe {
-            libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut seen)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut seen) };
         let is_ahead = result == 0 && seen.tv_sec >= clock.since + clock.ahead - 86400;
         if is_ahead { 0 } else { libc::ENOSYS }
     }
