@@ -7,6 +7,7 @@
 
 mod build;
 mod cache;
+mod check;
 mod explain;
 mod key;
 mod project;
@@ -22,6 +23,7 @@ pub use cache::{
     CacheCommand, CacheImage, CacheInfoArguments, CachePruneArguments, CachePullArguments,
     CachePushArguments, CacheSyncArguments, CacheVerifyArguments,
 };
+pub use check::{CheckArguments, DiffArgument};
 pub use explain::{
     DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
     ShowArguments, TreeArguments, WhyArguments,
@@ -124,6 +126,8 @@ pub enum Command {
     Derivation(DerivationCommand),
     /// Show the output of a build step
     Log(LogArguments),
+    /// Run everything that ran a script again, in other surroundings, and compare
+    Check(Box<CheckArguments>),
     /// Run a command in the environment that a recipe is built in
     Shell(Box<ShellArguments>),
     /// Check whether this host can build, and say how to mend what is missing

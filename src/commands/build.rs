@@ -2,6 +2,7 @@
 
 mod attaching;
 mod by_hand;
+mod checking;
 mod languages;
 mod outputs;
 pub mod pushing;
@@ -19,6 +20,7 @@ use drystone_builder::build::{
     BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
     StoredFile, fetch_files,
 };
+use drystone_builder::check::Checker;
 use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
@@ -38,7 +40,7 @@ use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
 use crate::answer;
-use crate::arguments::{BuildArguments, ImageFile, ShellArguments};
+use crate::arguments::{BuildArguments, CheckArguments, ImageFile, ShellArguments};
 use crate::bases::{self, RegistryBases};
 use crate::caching::{self, CacheReport, Caching};
 use crate::diagnostics::{Failure, Family};
@@ -171,6 +173,20 @@ pub fn make_again(wiring: &Wiring, image: &Path, platform: &str) -> Result<(), F
         ..BuildArguments::default()
     };
     begin(wiring, &arguments, |work, _| work.make_again(&arguments))
+}
+
+/// Runs again what ran a script, and compares.
+pub fn check(wiring: &Wiring, arguments: &CheckArguments) -> Result<(), Failure> {
+    let build = BuildArguments {
+        image: arguments.image.clone(),
+        platform: arguments.platform.clone(),
+        locked: arguments.locked,
+        recipe: arguments.recipe.clone(),
+        caches: arguments.caches.clone(),
+        archive: arguments.archive.clone(),
+        ..BuildArguments::default()
+    };
+    begin(wiring, &build, |work, _| work.check(&build, arguments))
 }
 
 /// Makes ready what a build works with.
@@ -511,6 +527,16 @@ impl Work<'_> {
         lock: &Lock,
         work: impl FnOnce(&Builder<'_>, &BuildRequest<'_>) -> Result<T, BuildError>,
     ) -> Result<T, Failure> {
+        self.with_checking_builder(lock, None, work)
+    }
+
+    /// Does something with a builder that follows a lock, and checks what it builds.
+    fn with_checking_builder<T>(
+        &self,
+        lock: &Lock,
+        checker: Option<&Checker<'_>>,
+        work: impl FnOnce(&Builder<'_>, &BuildRequest<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, Failure> {
         let downloads = downloader(self.settings);
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
@@ -525,6 +551,7 @@ impl Work<'_> {
             languages: &languages,
             fetch_commit: &|commit| self.fetch_commit(commit),
             bases: self.base_source(),
+            checker,
         };
         let request = BuildRequest {
             image: self.image,

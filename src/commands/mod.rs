@@ -91,6 +91,7 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
             derivation::show(wiring, &arguments)
         }
         Command::Log(arguments) => log::run(wiring, &arguments),
+        Command::Check(arguments) => build::check(wiring, &arguments),
         Command::Shell(arguments) => build::shell(wiring, &arguments),
         Command::Doctor(arguments) => doctor::run(wiring, &arguments),
         Command::Init(arguments) => init::run(wiring, &arguments),

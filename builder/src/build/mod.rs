@@ -12,6 +12,7 @@
 //! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
 //! change costs a look-up.
 
+mod again;
 mod ahead;
 mod alternatives;
 mod base_layer;
@@ -58,6 +59,7 @@ use based::BaseWork;
 use system_texts::SystemTexts;
 
 use crate::base::{Base, BaseSource};
+use crate::check::Checker;
 use crate::configure::{
     self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
 };
@@ -108,6 +110,8 @@ pub struct Builder<'a> {
     pub fetch_commit: &'a FetchCommit<'a>,
     /// Where base images come from; `None` when the network may not be used.
     pub bases: Option<&'a dyn BaseSource>,
+    /// Checks what ran a script, if that is wanted.
+    pub checker: Option<&'a Checker<'a>>,
 }
 
 /// What to build.
@@ -329,6 +333,9 @@ impl Builder<'_> {
                 table: &table,
             };
             let output = script.realise()?;
+            if let Some(checker) = self.checker.filter(|checker| checker.wants_all()) {
+                checker.check(&again::FinishAgain { script: &script, output: &output })?;
+            }
             if output.size > 1024 {
                 own.push(("finish".to_owned(), output));
             }
@@ -465,7 +472,7 @@ impl Builder<'_> {
         let essential = self.load(imported, &locked.essential)?;
         let first =
             configure::Stage::new(workshop, None, essential, Vec::new(), PinnedIds::default())?;
-        let first = first.realise(table)?;
+        let first = self.realise_stage(&first, table)?;
         let above: BTreeSet<PackageKey> = locked
             .packages
             .iter()
@@ -487,7 +494,7 @@ impl Builder<'_> {
             preseed.unwrap_or_default(),
             pinned.unwrap_or_default(),
         )?;
-        let second = second.realise(table)?;
+        let second = self.realise_stage(&second, table)?;
         for stage in [&first, &second] {
             self.refuse_keys(stage)?;
         }

@@ -12,11 +12,13 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::again::RecipeAgain;
 use super::closure::{Owner, closure};
 use super::system_texts::SystemTexts;
 use super::{
     BuildError, BuildRequest, Builder, RemoteFile, StackView, corrections, listing, state_table,
 };
+use crate::check::Variation;
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
@@ -241,6 +243,14 @@ impl Builder<'_> {
                 let found = self.find_runtime(image, platform, &planned, &made)?;
                 built.found.insert(platform, found);
             }
+            if let Some(checker) = self.checker {
+                for (name, made_one) in
+                    made.iter().filter(|(name, _)| checker.wants_recipe(name.as_str()))
+                {
+                    let job = self.job(image, platform, name, &planned[name], &made)?;
+                    checker.check(&RecipeAgain { job, bench, made: made_one })?;
+                }
+            }
             built.platforms.insert(platform, made);
         }
         Ok(built)
@@ -408,11 +418,12 @@ impl Builder<'_> {
         let stage = |below, packages| {
             configure::Stage::new(workshop, below, packages, Vec::new(), PinnedIds::default())
         };
-        let first = stage(None, essential)?.realise(table)?;
+        let first = self.realise_stage(&stage(None, essential)?, table)?;
         let stages = match inputs.is_empty() {
             true => vec![first],
             false => {
-                let second = stage(Some(&first), self.load(imported, inputs)?)?.realise(table)?;
+                let second = stage(Some(&first), self.load(imported, inputs)?)?;
+                let second = self.realise_stage(&second, table)?;
                 vec![first, second]
             }
         };
@@ -473,6 +484,7 @@ impl Builder<'_> {
             source: planned.source.clone(),
             tools: planned.tools.clone(),
             architecture: platform.debian_name(),
+            variation: Variation::none(),
         })
     }
 

@@ -16,10 +16,13 @@ use super::order::{Round, rounds};
 use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
 use super::{ConfigureError, Package, Stage, database, information};
+use crate::check::{Variation, tell_undisguised};
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
 
+/// The process number that the first script's follows.
+const PROCESS_NUMBER: u32 = 100;
 /// A script may print nothing for this long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// A script may run this long.
@@ -39,8 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) stage: &'a Stage<'a>,
     /// This run's own directory.
     pub(super) directory: &'a Path,
-    /// The pid that the first script's follows.
-    pub(super) pid_base: u32,
+    /// The surroundings.
+    pub(super) variation: &'a Variation,
     pub(super) log: &'a File,
     /// Whether this run reports its progress.
     pub(super) reports: bool,
@@ -230,8 +233,10 @@ impl Run<'_> {
         let upper = self.directory.join(format!("{name}-upper"));
         let work = self.directory.join(format!("{name}-work"));
         let mut request = RootRequest::configure(lower.to_vec(), upper.clone(), work);
-        request.pid_base = Some(self.pid_base);
+        request.pid_base = Some(PROCESS_NUMBER);
+        self.variation.apply_to_root(&mut request);
         let root = self.stage.checkouts.session()?.open_root(&request)?;
+        tell_undisguised(&root, self.stage.progress);
         Ok(OpenRoot { root, upper, lower: lower.to_vec() })
     }
 

@@ -13,7 +13,8 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
@@ -40,6 +41,7 @@ pub struct Workbench<'a> {
 }
 
 /// A recipe whose inputs are known.
+#[derive(Clone)]
 pub struct Job<'a> {
     /// Its name, which is in no identity.
     pub name: &'a Name,
@@ -55,6 +57,9 @@ pub struct Job<'a> {
     pub tools: Tools,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
+    /// What is not as usual when it runs; in no identity, and nothing that is stored as its result
+    /// may come of it.
+    pub variation: Variation,
 }
 
 /// What a language builder puts before a script; nothing of it for a recipe without one.
@@ -191,6 +196,33 @@ impl Job<'_> {
         Ok(outputs)
     }
 
+    /// Runs it again in other surroundings; its outputs in the order of their names. They are
+    /// stored as trees, and never as the recipe's.
+    ///
+    /// # Errors
+    /// [`RecipeError::Failed`] when the script fails there.
+    pub fn rebuild(
+        &self,
+        bench: Workbench<'_>,
+        variation: &Variation,
+    ) -> Result<BTreeMap<Name, Output>, RecipeError> {
+        let temporary = bench.store.temporary_directory();
+        let io = |source| StoreError::Io {
+            action: "create a file in",
+            path: temporary.to_owned(),
+            source,
+        };
+        let log = tempfile::NamedTempFile::new_in(temporary).map_err(io)?;
+        let directory = tempfile::tempdir_in(temporary).map_err(io)?;
+        let job = Self { variation: variation.clone(), ..self.clone() };
+        let session = bench.checkouts.session()?;
+        let result = job.build_in(bench, session, directory.path(), log.as_file(), log.path());
+        let removed = session.remove(directory.path());
+        let outputs = result?;
+        removed?;
+        Ok(outputs)
+    }
+
     /// Moves a failed root to where it outlives the program; it takes the place of the last one.
     fn keep(
         &self,
@@ -286,16 +318,19 @@ impl Job<'_> {
         let mut request =
             RootRequest::configure(lower, directory.join("upper"), directory.join("work"));
         request.profile = Profile::Recipe;
+        self.variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
-        let owner = (BUILDER_ID, BUILDER_ID);
+        tell_undisguised(&root, bench.progress);
+        let (id, user) = self.variation.user();
+        let (owner, folder) = ((id, id), self.variation.build_folder());
         let top = &OUTPUT_DIRECTORY[1..];
         root.make_directory(top, 0o755, owner)?;
         for name in &self.recipe.outputs {
             root.make_directory(&format!("{top}/{name}"), 0o755, owner)?;
         }
         for (path, line) in [
-            ("etc/passwd", format!("builder:x:{BUILDER_ID}:{BUILDER_ID}::/build:/bin/sh\n")),
-            ("etc/group", format!("builder:x:{BUILDER_ID}:\n")),
+            ("etc/passwd", format!("{user}:x:{id}:{id}::{folder}:/bin/sh\n")),
+            ("etc/group", format!("{user}:x:{id}:\n")),
         ] {
             // A root that was kept has the line.
             if let Some(mut text) = root.read_file(path)?
@@ -315,8 +350,10 @@ impl Job<'_> {
     /// A command as the script's user, in the source's folder, with the script's variables.
     pub fn command<'s>(&self, argv: impl IntoIterator<Item = &'s str>) -> Command {
         let mut command = Command::new(argv);
-        command.env.insert("HOME".into(), "/build".into());
-        command.env.insert("USER".into(), "builder".into());
+        let ((id, user), folder) = (self.variation.user(), self.variation.build_folder());
+        self.variation.apply_to_environment(&mut command.env);
+        command.env.insert("HOME".into(), folder.into());
+        command.env.insert("USER".into(), user.into());
         command.env.extend(self.env());
         // The first output is `$out`, whatever its name is.
         let first = self.recipe.outputs.first().map(|name| format!("{OUTPUT_DIRECTORY}/{name}"));
@@ -325,8 +362,8 @@ impl Job<'_> {
             let place = format!("{OUTPUT_DIRECTORY}/{name}");
             command.env.insert(variable(name.as_str()), place);
         }
-        command.directory = SOURCE_DIRECTORY.to_owned();
-        command.owner = (BUILDER_ID, BUILDER_ID);
+        command.directory = SOURCE_DIRECTORY.replacen("/build", folder, 1);
+        command.owner = (id, id);
         command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));

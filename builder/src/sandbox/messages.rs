@@ -65,6 +65,8 @@ pub(super) struct Opened {
     pub(super) refusal: Option<String>,
     /// The pid of the root's init, as the host counts.
     pub(super) init: u32,
+    /// Why commands see the true clock and the like, although they were not to.
+    pub(super) undisguised: Option<String>,
 }
 
 /// One operation on an open root.

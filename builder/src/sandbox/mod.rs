@@ -28,6 +28,7 @@
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
 mod cgroup;
+mod disguise;
 pub mod emulation;
 mod error;
 mod helper;
@@ -42,6 +43,7 @@ mod scan;
 mod session;
 mod wire;
 
+pub use disguise::{Disguise, ShiftedClock};
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};

@@ -6,6 +6,7 @@ mod confine;
 mod copy;
 mod difference;
 mod directory;
+mod disguise;
 mod disk;
 mod emulate;
 mod execute;
