@@ -16,6 +16,7 @@ pub struct Server {
     pub port: u16,
     files: Files,
     asked: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -23,11 +24,18 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (files, asked) = (Files::default(), Arc::new(Mutex::new(Vec::new())));
-        let server = Self { port, files: Arc::clone(&files), asked: Arc::clone(&asked) };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let server = Self {
+            port,
+            files: Arc::clone(&files),
+            asked: Arc::clone(&asked),
+            heard: Arc::clone(&heard),
+        };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (files, asked) = (Arc::clone(&files), Arc::clone(&asked));
-                std::thread::spawn(move || drop(answer(&stream, &files, &asked)));
+                let heard = Arc::clone(&heard);
+                std::thread::spawn(move || drop(answer(&stream, &files, &asked, &heard)));
             }
         });
         server
@@ -51,16 +59,29 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The credentials that came with requests.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
 fn answer(
     stream: &std::net::TcpStream,
     files: &Files,
     asked: &Mutex<Vec<String>>,
+    heard: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut line = String::new();
     while reader.read_line(&mut line)? > 2 {
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            heard.lock().unwrap().push(value.trim().to_owned());
+        }
         line.clear();
     }
     let path = first.split(' ').nth(1).unwrap_or_default();

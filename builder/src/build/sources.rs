@@ -47,7 +47,7 @@ impl Builder<'_> {
                 if layout.realised(self.store)?.is_none() {
                     let missing = language::missing(self.store, std::slice::from_ref(package))?;
                     if !missing.is_empty() {
-                        (self.fetch_dependencies)(missing, &image.directory)?;
+                        self.languages.fetch(missing, &image.directory)?;
                     }
                 }
                 let tree = layout.realise(self.store).map_err(RecipeError::from)?;

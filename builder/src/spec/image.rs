@@ -12,7 +12,7 @@ use super::files::{self, FileEntry, FileSource};
 use super::names::{AccountName, ImageName, Name, Tag};
 use super::options::{self, Finish, ImageOptions};
 use super::platform::Platform;
-use super::recipe::{Recipe, RecipeBuilder, RecipeOutput, Recipes};
+use super::recipe::{Recipe, RecipeOutput, Recipes};
 use super::recipe_file::ReadFile;
 use super::reference::ImageReference;
 use super::schema;
@@ -99,28 +99,25 @@ impl Image {
 
     /// What this version reads but cannot build, each with its place.
     pub fn unsupported(&self) -> Option<Diagnostics> {
-        let recipes = self.recipes.iter().filter_map(|(name, recipe)| {
-            if self.debian.is_none() {
-                let message = format!("recipe `{name}` needs [debian] to build with");
-                let help = "add [debian] with a suite; `packages` may be left out";
-                return Some(self.problem(recipe.place, message).with_help(help));
-            }
-            let what = match (&recipe.source, recipe.builder) {
-                (_, builder @ (RecipeBuilder::Npm | RecipeBuilder::Python)) => {
-                    format!("builder `{}`", builder.as_str())
-                }
-                _ => return None,
-            };
-            let message = format!("recipe `{name}`: {what} is not in this version yet");
-            Some(
-                self.problem(recipe.place, message)
-                    .with_help("fetch it outside, and name a folder as `source`"),
-            )
+        let recipes = self.recipes.iter().filter(|_| self.debian.is_none());
+        let recipes = recipes.map(|(name, recipe)| {
+            self.problem(recipe.place, format!("recipe `{name}` needs [debian] to build with"))
+                .with_help("add [debian] with a suite; `packages` may be left out")
         });
-        let from = self.from.iter().map(|(_, place)| {
-            self.problem(*place, "building on a base image is not in this version yet")
+        let from = self.from.iter().filter(|_| self.debian.is_some()).map(|(_, place)| {
+            let message = "packages of [debian] cannot be put over a base image: nobody knows \
+                           which packages and accounts it has, and how they were configured";
+            let help = "name the base's packages in [debian] instead of `from`: images of one \
+                        suite share their layers by themselves";
+            self.problem(*place, message).with_help(help)
         });
         Diagnostics::new(recipes.chain(from).collect())
+    }
+
+    /// The base image, where it is named by a tag, so that the lock must say what is meant.
+    pub fn tagged_base(&self) -> Option<&ImageReference> {
+        let (from, _) = self.from.as_ref()?;
+        from.digest.is_none().then_some(from)
     }
 
     /// The recipes that are built for a platform.

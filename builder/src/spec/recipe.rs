@@ -15,7 +15,8 @@ use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
 use super::recipe_file::{self, ReadFile};
 use super::schema;
-use super::values::{LocalPath, address, duration, sha256};
+use super::values::{LocalPath, address, duration, sha256, size};
+use crate::sandbox::Resources;
 
 /// The output that a recipe has when it names none.
 pub const DEFAULT_OUTPUT: &str = "out";
@@ -47,6 +48,8 @@ pub struct Recipe {
     pub time_limit: Option<Duration>,
     /// How long its script may print nothing.
     pub silence_limit: Option<Duration>,
+    /// What else its script may use up.
+    pub resources: Resources,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
     /// The file of its own that it was read from, if it was.
@@ -373,11 +376,26 @@ pub(super) fn recipe<'a>(
         outputs,
         time_limit: table.text_as("time-limit", duration),
         silence_limit: table.text_as("silence-limit", duration),
+        resources: resources(table),
         platforms: table.texts_as("platforms", Platform::new),
         file: None,
         place,
     };
     (recipe, needs)
+}
+
+fn resources(table: &Table<'_>) -> Resources {
+    let count = |name, highest| {
+        let count = table.get(name)?.integer(1, highest)?;
+        u32::try_from(count).ok()
+    };
+    Resources {
+        memory: table.text_as("memory-limit", size),
+        disk: table.text_as("disk-limit", size),
+        processes: count("process-limit", 4_194_304),
+        cpu_time: table.text_as("cpu-time-limit", duration),
+        cpus: count("cpu-limit", 8192),
+    }
 }
 
 fn source(value: &Value<'_>) -> Option<RecipeSource> {
@@ -386,11 +404,13 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
     }
     let table = value.table(&schema::RECIPE_SOURCE)?;
-    let kinds: Vec<_> =
-        ["path", "url", "git", "crate"].into_iter().filter(|key| table.has(key)).collect();
+    let kinds: Vec<_> = ["path", "url", "git", "crate", "npm", "python"]
+        .into_iter()
+        .filter(|key| table.has(key))
+        .collect();
     let [kind] = kinds.as_slice() else {
         table
-            .problem("a source has one of `path`, `url`, `git` and `crate`")
+            .problem("a source has one of `path`, `url`, `git`, `crate`, `npm` and `python`")
             .help("for example: source = { path = \"..\", include = [\"src/**\"] }")
             .record();
         return None;
@@ -398,10 +418,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
         "url" => &["sha256", "unpack"],
-        "crate" => &["version", "sha256"],
+        "crate" | "python" => &["version", "sha256"],
+        "npm" => &["version", "integrity"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "unpack", "revision", "version"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision", "version", "integrity"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -423,22 +444,43 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
             let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
             Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
-        "crate" => {
-            let name =
-                table.text_as("crate", |text| checked("crate", text, language::cargo::is_name));
-            let version = table.required("version").and_then(|value| {
-                value.text_as(|text| checked("version", text, language::cargo::is_version))
-            });
-            let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
-            let package = language::cargo::published(name?, version?, &digest?);
-            Some(RecipeSource::Package(package))
-        }
+        "crate" | "npm" | "python" => published(&table, kind).map(RecipeSource::Package),
         _ => {
             let url = table.text_as("git", address);
             let revision = table.required("revision").and_then(|value| value.text_as(commit));
             Some(RecipeSource::Git { url: url?, revision: revision? })
         }
     }
+}
+
+/// Whether a text is what it should be.
+type Rule = fn(&str) -> bool;
+
+/// A published package, by name, version and hash.
+fn published(table: &Table<'_>, kind: &'static str) -> Option<language::Dependency> {
+    use language::{cargo, npm, python};
+    let (is_name, is_version): (Rule, Rule) = match kind {
+        "crate" => (cargo::is_name, cargo::is_version),
+        "npm" => (npm::is_name, npm::is_version),
+        _ => (python::is_name, python::is_version),
+    };
+    let name = table.text_as(kind, |text| checked(kind, text, is_name));
+    let version = table.required("version");
+    let version = version.and_then(|it| it.text_as(|text| checked("version", text, is_version)));
+    if kind == "npm" {
+        let integrity = table.required("integrity").and_then(|it| it.text_as(integrity));
+        return Some(npm::published(name?, version?, integrity?));
+    }
+    let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
+    let publish = if kind == "crate" { cargo::published } else { python::published };
+    Some(publish(name?, version?, &digest?))
+}
+
+fn integrity(text: &str) -> Result<language::Integrity, ValueError> {
+    language::Integrity::from_sri(text).map_err(|error| {
+        ValueError::new("hash", text, error.to_string())
+            .with_help("write it as package-lock.json does: \"sha512-…\"")
+    })
 }
 
 fn checked(
@@ -448,7 +490,7 @@ fn checked(
 ) -> Result<String, ValueError> {
     match is_right(text) {
         true => Ok(text.to_owned()),
-        false => Err(ValueError::new(what, text, "crates have no such one")),
+        false => Err(ValueError::new(what, text, "published packages have no such one")),
     }
 }
 

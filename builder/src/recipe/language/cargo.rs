@@ -157,7 +157,7 @@ pub fn prepare(project: &Project) -> Result<Prepared, LockfileError> {
     let is_partial = lockfile.package.iter().any(|it| it.source.is_none() && it.checksum.is_some());
     let layout = layout(&dependencies, project)?;
     let before = is_partial.then(|| COMPLETE.to_owned());
-    Ok(Prepared { dependencies, layout, before })
+    Ok(Prepared { dependencies, layout, before, ..Prepared::default() })
 }
 
 fn read(text: &str) -> Result<Lockfile, LockfileError> {
@@ -272,7 +272,7 @@ mod tests {
 
     fn project(lockfile: &str) -> Project {
         let files = [(LOCKFILE.to_owned(), lockfile.to_owned())];
-        Project { files: files.into(), platform: Platform::new("linux/amd64").unwrap() }
+        Project { files: files.into(), ..Project::new(Platform::new("linux/amd64").unwrap()) }
     }
 
     fn lock(entries: &str) -> String {

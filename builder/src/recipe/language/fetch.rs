@@ -14,6 +14,11 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::integrity::Hashing;
+use super::registry::{Address, Registries};
+use super::{Dependency, Integrity, LanguageError};
+use crate::progress::{Event, Progress};
+use crate::source::fetch::{Download, Downloaded, Downloader, FetchError, Silent};
 use drystone_store::derivation::Derivation;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
@@ -21,12 +26,6 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::substituter::Wanted;
 use drystone_store::tree::{Entry, TreePath};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use url::Url;
-
-use super::integrity::Hashing;
-use super::{Dependency, Integrity, LanguageError};
-use crate::progress::{Event, Progress};
-use crate::source::fetch::{Download, Downloader, Silent};
 
 /// Version of the `fetch` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
@@ -98,6 +97,8 @@ pub struct Fetching<'a> {
     pub store: &'a Arc<Store>,
     /// Fetches them.
     pub downloader: &'a Downloader,
+    /// Know further addresses, where the first ones lack a file.
+    pub registries: &'a Registries<'a>,
     /// Hears how it goes.
     pub progress: &'a dyn Progress,
 }
@@ -110,16 +111,16 @@ pub struct Fetching<'a> {
 /// file that failed is kept.
 pub async fn fetch_all(
     context: Fetching<'_>,
-    wanted: Vec<(Dependency, Vec<Url>)>,
+    wanted: Vec<(Dependency, Vec<Address>)>,
 ) -> Result<(), LanguageError> {
-    futures_util::stream::iter(wanted.into_iter().map(|(it, urls)| context.fetch(it, urls)))
+    futures_util::stream::iter(wanted.into_iter().map(|(it, places)| context.fetch(it, places)))
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
 }
 
 impl Fetching<'_> {
-    async fn fetch(&self, wanted: Dependency, urls: Vec<Url>) -> Result<(), LanguageError> {
+    async fn fetch(&self, wanted: Dependency, places: Vec<Address>) -> Result<(), LanguageError> {
         let title = wanted.to_string();
         self.progress.event(Event::Phase { name: title.clone(), text: "fetch".to_owned() });
         let directory = self.store.temporary_directory();
@@ -128,17 +129,51 @@ impl Fetching<'_> {
             .tempfile_in(directory)
             .map_err(io_error("create a file in", directory))?
             .into_temp_path();
-        let destination = file.to_path_buf();
-        let download = Download::bounded(title.clone(), urls, None, MOST_BYTES, destination);
-        let downloaded = self.downloader.fetch(&download, &Silent).await.map_err(|source| {
-            LanguageError::Fetch { title: title.clone(), source: Box::new(source) }
-        })?;
+        let failed =
+            |source| LanguageError::Fetch { title: title.clone(), source: Box::new(source) };
+        let downloaded = match self.download(&title, &places, &file).await {
+            Err(error) if error.is_not_found() => {
+                let further = self.registries.further(&wanted).await?;
+                match further.is_empty() {
+                    true => return Err(failed(error)),
+                    false => self.download(&title, &further, &file).await.map_err(failed)?,
+                }
+            }
+            result => result.map_err(failed)?,
+        };
         let store = Arc::clone(self.store);
         let keep = move || keep(&store, &wanted, &file, downloaded.url);
         let kept = tokio::task::spawn_blocking(keep).await;
         kept.map_err(|error| LanguageError::Worker(io::Error::other(error)))??;
         self.progress.event(Event::Done { name: title });
         Ok(())
+    }
+}
+
+impl Fetching<'_> {
+    /// Takes a file from the first of some addresses that has it.
+    async fn download(
+        &self,
+        title: &str,
+        places: &[Address],
+        file: &Path,
+    ) -> Result<Downloaded, FetchError> {
+        let mut failures = Vec::new();
+        for Address { url, headers } in places {
+            let (urls, file) = (vec![url.clone()], file.to_owned());
+            let mut download = Download::bounded(title, urls, None, MOST_BYTES, file);
+            download.headers = headers.clone();
+            match self.downloader.fetch(&download, &Silent).await {
+                Ok(downloaded) => return Ok(downloaded),
+                Err(error) => failures.push(error),
+            }
+        }
+        let name = title.to_owned();
+        match failures.len() {
+            0 => Err(FetchError::NoAddress { name }),
+            1 => Err(failures.remove(0)),
+            _ => Err(FetchError::Exhausted { name, failures }),
+        }
     }
 }
 

@@ -9,14 +9,14 @@
 //!
 //! | function | says |
 //! |---|---|
-//! | `FILES` | which text files of the source are read |
+//! | `is_read` | which text files of the source are read |
 //! | `prepare` | lockfile → [`Dependency`] list and [`Layout`]: where each stands, what is written beside |
 //! | `packages` | the Debian toolchain that is used unless the recipe names one |
 //! | `SCRIPT` | the script that is run unless the recipe has one |
 //! | `environment` | variables, which the recipe's own override |
 //!
-//! They are joined by [`files`], [`prepare`], [`packages`], [`script`] and [`environment`] here. A new
-//! language adds a module, an arm in each of these, and an arm in [`registry::addresses`], which is
+//! They are joined by [`is_read`], [`prepare`], [`packages`], [`script`] and [`environment`] here. A new
+//! language adds a module, an arm in each of these, and an arm in [`registry::Registries`], which is
 //! where the network begins: registries are found in the tools' own configuration on this host, and
 //! no address enters an identity.
 //!
@@ -29,11 +29,15 @@ mod error;
 mod fetch;
 mod integrity;
 mod layout;
+pub mod npm;
+pub mod python;
 pub mod registry;
 mod unpack;
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+use url::Url;
 
 pub use error::{LanguageError, LockfileError};
 pub use fetch::{Fetching, derivation, fetch_all, fetched, missing};
@@ -49,6 +53,12 @@ pub enum Registry {
     /// A registry of crates: its index as the lockfile names it, such as `sparse+https://…`; cargo's
     /// default one otherwise.
     Crates(Option<String>),
+    /// A registry of npm packages.
+    Npm,
+    /// An index of Python packages.
+    Python,
+    /// None: the project asks for the file at an address.
+    Address(Url),
 }
 
 /// One file that a lockfile pins.
@@ -80,6 +90,36 @@ pub struct Project {
     pub files: BTreeMap<String, String>,
     /// What it is built for.
     pub platform: Platform,
+    /// The Debian packages that it is built with, and their versions.
+    pub packages: BTreeMap<String, String>,
+    /// The names of files by hash, as far as [`Question`]s were answered.
+    pub file_names: BTreeMap<Integrity, String>,
+    /// Whether all questions were answered as well as they can be.
+    pub is_answered: bool,
+}
+
+impl Project {
+    /// A project without files.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            platform,
+            packages: BTreeMap::new(),
+            file_names: BTreeMap::new(),
+            is_answered: false,
+        }
+    }
+}
+
+/// A package of which a lockfile says hashes and no names of files: which they are is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The package's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The hashes.
+    pub hashes: Vec<Integrity>,
 }
 
 /// What a project's lockfile means.
@@ -91,13 +131,19 @@ pub struct Prepared {
     pub layout: Layout,
     /// What the shell runs before the script, as part of it.
     pub before: Option<String>,
+    /// Files of the source that the script sees otherwise: without what is of one host.
+    pub replaced: BTreeMap<String, String>,
+    /// What must be known first; all else is incomplete while there are any.
+    pub questions: Vec<Question>,
 }
 
-/// The text files of a source that a builder reads, below the source's folder.
-pub fn files(builder: RecipeBuilder) -> &'static [&'static str] {
+/// Whether a builder reads a text file of a source, by its path below the source's folder.
+pub fn is_read(builder: RecipeBuilder, path: &str) -> bool {
     match builder {
-        RecipeBuilder::Cargo => cargo::FILES,
-        RecipeBuilder::Script | RecipeBuilder::Npm | RecipeBuilder::Python => &[],
+        RecipeBuilder::Cargo => cargo::FILES.contains(&path),
+        RecipeBuilder::Npm => npm::is_read(path),
+        RecipeBuilder::Python => python::is_read(path),
+        RecipeBuilder::Script => false,
     }
 }
 
@@ -109,9 +155,9 @@ pub fn files(builder: RecipeBuilder) -> &'static [&'static str] {
 pub fn prepare(builder: RecipeBuilder, project: &Project) -> Result<Prepared, LockfileError> {
     match builder {
         RecipeBuilder::Cargo => cargo::prepare(project),
-        RecipeBuilder::Script | RecipeBuilder::Npm | RecipeBuilder::Python => {
-            Ok(Prepared::default())
-        }
+        RecipeBuilder::Npm => npm::prepare(project),
+        RecipeBuilder::Python => python::prepare(project),
+        RecipeBuilder::Script => Ok(Prepared::default()),
     }
 }
 
@@ -119,7 +165,9 @@ pub fn prepare(builder: RecipeBuilder, project: &Project) -> Result<Prepared, Lo
 pub fn packages(builder: RecipeBuilder, suite: &str, named: &[&str]) -> &'static [&'static str] {
     match builder {
         RecipeBuilder::Cargo => cargo::packages(suite, named),
-        RecipeBuilder::Script | RecipeBuilder::Npm | RecipeBuilder::Python => &[],
+        RecipeBuilder::Npm => npm::packages(named),
+        RecipeBuilder::Python => python::packages(),
+        RecipeBuilder::Script => &[],
     }
 }
 
@@ -127,7 +175,9 @@ pub fn packages(builder: RecipeBuilder, suite: &str, named: &[&str]) -> &'static
 pub const fn script(builder: RecipeBuilder) -> &'static str {
     match builder {
         RecipeBuilder::Cargo => cargo::SCRIPT,
-        RecipeBuilder::Script | RecipeBuilder::Npm | RecipeBuilder::Python => "",
+        RecipeBuilder::Npm => npm::SCRIPT,
+        RecipeBuilder::Python => python::SCRIPT,
+        RecipeBuilder::Script => "",
     }
 }
 
@@ -135,7 +185,9 @@ pub const fn script(builder: RecipeBuilder) -> &'static str {
 pub fn environment(builder: RecipeBuilder) -> BTreeMap<String, String> {
     let variables: &[(&str, &str)] = match builder {
         RecipeBuilder::Cargo => cargo::ENVIRONMENT,
-        RecipeBuilder::Script | RecipeBuilder::Npm | RecipeBuilder::Python => &[],
+        RecipeBuilder::Npm => npm::ENVIRONMENT,
+        RecipeBuilder::Python => python::ENVIRONMENT,
+        RecipeBuilder::Script => &[],
     };
     variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
