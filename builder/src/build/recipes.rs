@@ -12,15 +12,20 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::again::RecipeAgain;
 use super::closure::{Owner, closure};
 use super::system_texts::SystemTexts;
 use super::{
     BuildError, BuildRequest, Builder, RemoteFile, StackView, corrections, listing, state_table,
 };
+use crate::check::Variation;
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
-use crate::recipe::{Job, Made, RecipeError, Tools, Workbench, build_all, plain, read_source};
+use crate::recipe::{
+    Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, plain, read_source,
+};
+use crate::sandbox::Ending;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
@@ -238,6 +243,14 @@ impl Builder<'_> {
                 let found = self.find_runtime(image, platform, &planned, &made)?;
                 built.found.insert(platform, found);
             }
+            if let Some(checker) = self.checker {
+                for (name, made_one) in
+                    made.iter().filter(|(name, _)| checker.wants_recipe(name.as_str()))
+                {
+                    let job = self.job(image, platform, name, &planned[name], &made)?;
+                    checker.check(&RecipeAgain { job, bench, made: made_one })?;
+                }
+            }
             built.platforms.insert(platform, made);
         }
         Ok(built)
@@ -405,11 +418,12 @@ impl Builder<'_> {
         let stage = |below, packages| {
             configure::Stage::new(workshop, below, packages, Vec::new(), PinnedIds::default())
         };
-        let first = stage(None, essential)?.realise(table)?;
+        let first = self.realise_stage(&stage(None, essential)?, table)?;
         let stages = match inputs.is_empty() {
             true => vec![first],
             false => {
-                let second = stage(Some(&first), self.load(imported, inputs)?)?.realise(table)?;
+                let second = stage(Some(&first), self.load(imported, inputs)?)?;
+                let second = self.realise_stage(&second, table)?;
                 vec![first, second]
             }
         };
@@ -470,6 +484,7 @@ impl Builder<'_> {
             source: planned.source.clone(),
             tools: planned.tools.clone(),
             architecture: platform.debian_name(),
+            variation: Variation::none(),
         })
     }
 
@@ -534,26 +549,24 @@ impl Builder<'_> {
 pub struct ByHand<'a> {
     /// The recipe.
     pub recipe: &'a str,
-    /// The command, as a shell reads it.
-    pub command: &'a str,
+    /// What is run.
+    pub wanted: Wanted<'a>,
     /// The root of a failed build that was kept; a new one otherwise.
     pub kept: Option<&'a Path>,
-    /// Where its output goes.
-    pub output: &'a std::fs::File,
 }
 
 impl Builder<'_> {
-    /// Runs a command where a recipe is built: all that the recipe needs is built first, the
-    /// recipe is not. How the command ended, in words, if not well.
+    /// Runs something where a recipe is built, and says how it ended: all that the recipe needs is
+    /// built first, the recipe is not.
     pub fn run_by_hand(
         &self,
         request: &BuildRequest<'_>,
         options: &RecipeOptions,
         by_hand: &ByHand<'_>,
-    ) -> Result<Option<String>, BuildError> {
+    ) -> Result<Ending, BuildError> {
         let image = request.image;
         let name = self.named(image, by_hand.recipe)?;
-        let Some(&platform) = request.platforms.first() else { return Ok(None) };
+        let Some(&platform) = request.platforms.first() else { return Ok(Ending::Exit(0)) };
         let needs = needed(image, platform, vec![("the command".to_owned(), name.clone())])?;
         let mut built = BuiltRecipes::default();
         let planned = self.plan_recipes(request, platform, &needs, options, &mut built)?;
@@ -567,7 +580,7 @@ impl Builder<'_> {
             })?,
         };
         let job = self.job(image, platform, &name, &planned[&name], &made)?;
-        Ok(job.run_by_hand(bench, by_hand.command, by_hand.kept, by_hand.output)?)
+        Ok(job.run_by_hand(bench, by_hand.wanted, by_hand.kept)?)
     }
 
     fn bench(&self, options: &RecipeOptions) -> Workbench<'_> {

@@ -14,6 +14,7 @@
 //! A recipe is a derivation of the trees it sees, its script, variables and outputs. A changed
 //! source that builds to the same tree therefore changes nothing after it.
 
+mod by_hand;
 mod collect;
 mod error;
 pub mod git;
@@ -24,6 +25,7 @@ mod plain;
 mod run;
 mod source;
 
+pub use by_hand::{Person, SCRIPT, Wanted};
 pub use error::{FailedScript, RecipeError};
 pub use graph::{Build, build_all};
 pub use plain::plain;

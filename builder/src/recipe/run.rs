@@ -13,12 +13,11 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
-use crate::sandbox::{
-    Command, Ending, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session,
-};
+use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
 use crate::spec::{ArchiveKind, Name, Recipe, RecipeSource};
 
 /// How long a script may run when its recipe says nothing.
@@ -42,6 +41,7 @@ pub struct Workbench<'a> {
 }
 
 /// A recipe whose inputs are known.
+#[derive(Clone)]
 pub struct Job<'a> {
     /// Its name, which is in no identity.
     pub name: &'a Name,
@@ -57,6 +57,9 @@ pub struct Job<'a> {
     pub tools: Tools,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
+    /// What is not as usual when it runs; in no identity, and nothing that is stored as its result
+    /// may come of it.
+    pub variation: Variation,
 }
 
 /// What a language builder puts before a script; nothing of it for a recipe without one.
@@ -149,6 +152,7 @@ impl Job<'_> {
             return Ok(made);
         }
         let name = format!("recipe {}", self.name);
+        bench.checkouts.permit(&name, id)?;
         bench.progress.event(Event::Phase { name: name.clone(), text: "build".to_owned() });
         let outputs = self.build(bench, id)?;
         let named = outputs.iter().map(|(name, output)| (name.to_string(), output.clone()));
@@ -176,7 +180,7 @@ impl Job<'_> {
             let kept = self.keep(bench, session, directory.keep().as_path())?;
             let text = format!(
                 "the failed build of recipe {} is kept in {}; enter it with: drystone shell {} \
-                 --kept {} -c COMMAND",
+                 --kept {}",
                 self.name,
                 kept.display(),
                 self.name,
@@ -186,6 +190,33 @@ impl Job<'_> {
             return result;
         }
         // The uppers may belong to ids that only the session can act as.
+        let removed = session.remove(directory.path());
+        let outputs = result?;
+        removed?;
+        Ok(outputs)
+    }
+
+    /// Runs it again in other surroundings; its outputs in the order of their names. They are
+    /// stored as trees, and never as the recipe's.
+    ///
+    /// # Errors
+    /// [`RecipeError::Failed`] when the script fails there.
+    pub fn rebuild(
+        &self,
+        bench: Workbench<'_>,
+        variation: &Variation,
+    ) -> Result<BTreeMap<Name, Output>, RecipeError> {
+        let temporary = bench.store.temporary_directory();
+        let io = |source| StoreError::Io {
+            action: "create a file in",
+            path: temporary.to_owned(),
+            source,
+        };
+        let log = tempfile::NamedTempFile::new_in(temporary).map_err(io)?;
+        let directory = tempfile::tempdir_in(temporary).map_err(io)?;
+        let job = Self { variation: variation.clone(), ..self.clone() };
+        let session = bench.checkouts.session()?;
+        let result = job.build_in(bench, session, directory.path(), log.as_file(), log.path());
         let removed = session.remove(directory.path());
         let outputs = result?;
         removed?;
@@ -218,12 +249,12 @@ impl Job<'_> {
     ) -> Result<BTreeMap<Name, Output>, RecipeError> {
         let upper = directory.join("upper");
         let root = self.open(bench, session, directory)?;
-        let failed = |step: &str, finished: &Finished| self.failed(step, finished, log_path);
         self.prepare(&root, log, log_path)?;
-        let command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        let mut command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        bench.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
-            return Err(failed("script", &finished));
+            return Err(self.failed("script", &command, &finished, log_path));
         }
         let storage = root.storage();
         root.close()?;
@@ -247,13 +278,18 @@ impl Job<'_> {
     }
 
     /// Unpacks the source and applies the patches, as the script's user.
-    fn prepare(&self, root: &Root, log: &File, log_path: &Path) -> Result<(), RecipeError> {
+    pub(super) fn prepare(
+        &self,
+        root: &Root,
+        log: &File,
+        log_path: &Path,
+    ) -> Result<(), RecipeError> {
         if let Some(kind) = self.archive() {
             let script = unpacking(kind);
             let command = self.command(["/bin/sh", "-e", "-c", script.as_str()]);
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
-                return Err(self.failed("unpacking of its source", &finished, log_path));
+                return Err(self.failed("unpacking of its source", &command, &finished, log_path));
             }
         }
         for number in 0..self.recipe.patches.len() {
@@ -262,7 +298,7 @@ impl Job<'_> {
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
                 let name = self.recipe.patches[number].to_string();
-                return Err(self.failed(&format!("patch {name}"), &finished, log_path));
+                return Err(self.failed(&format!("patch {name}"), &command, &finished, log_path));
             }
         }
         Ok(())
@@ -282,16 +318,19 @@ impl Job<'_> {
         let mut request =
             RootRequest::configure(lower, directory.join("upper"), directory.join("work"));
         request.profile = Profile::Recipe;
+        self.variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
-        let owner = (BUILDER_ID, BUILDER_ID);
+        tell_undisguised(&root, bench.progress);
+        let (id, user) = self.variation.user();
+        let (owner, folder) = ((id, id), self.variation.build_folder());
         let top = &OUTPUT_DIRECTORY[1..];
         root.make_directory(top, 0o755, owner)?;
         for name in &self.recipe.outputs {
             root.make_directory(&format!("{top}/{name}"), 0o755, owner)?;
         }
         for (path, line) in [
-            ("etc/passwd", format!("builder:x:{BUILDER_ID}:{BUILDER_ID}::/build:/bin/sh\n")),
-            ("etc/group", format!("builder:x:{BUILDER_ID}:\n")),
+            ("etc/passwd", format!("{user}:x:{id}:{id}::{folder}:/bin/sh\n")),
+            ("etc/group", format!("{user}:x:{id}:\n")),
         ] {
             // A root that was kept has the line.
             if let Some(mut text) = root.read_file(path)?
@@ -311,8 +350,10 @@ impl Job<'_> {
     /// A command as the script's user, in the source's folder, with the script's variables.
     pub fn command<'s>(&self, argv: impl IntoIterator<Item = &'s str>) -> Command {
         let mut command = Command::new(argv);
-        command.env.insert("HOME".into(), "/build".into());
-        command.env.insert("USER".into(), "builder".into());
+        let ((id, user), folder) = (self.variation.user(), self.variation.build_folder());
+        self.variation.apply_to_environment(&mut command.env);
+        command.env.insert("HOME".into(), folder.into());
+        command.env.insert("USER".into(), user.into());
         command.env.extend(self.env());
         // The first output is `$out`, whatever its name is.
         let first = self.recipe.outputs.first().map(|name| format!("{OUTPUT_DIRECTORY}/{name}"));
@@ -321,68 +362,26 @@ impl Job<'_> {
             let place = format!("{OUTPUT_DIRECTORY}/{name}");
             command.env.insert(variable(name.as_str()), place);
         }
-        command.directory = SOURCE_DIRECTORY.to_owned();
-        command.owner = (BUILDER_ID, BUILDER_ID);
+        command.directory = SOURCE_DIRECTORY.replacen("/build", folder, 1);
+        command.owner = (id, id);
+        command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));
         command
     }
 
-    /// Runs a command in the root without building; how it ended, in words, if not well.
-    pub fn run_by_hand(
+    fn failed(
         &self,
-        bench: Workbench<'_>,
-        script: &str,
-        kept: Option<&Path>,
-        output: &File,
-    ) -> Result<Option<String>, RecipeError> {
-        let session = bench.checkouts.session()?;
-        let temporary = bench.store.temporary_directory();
-        let own = match kept {
-            Some(_) => None,
-            None => Some(tempfile::tempdir_in(temporary).map_err(|source| {
-                let path = temporary.to_owned();
-                StoreError::Io { action: "create a directory in", path, source }
-            })?),
-        };
-        let log_path = bench.store.log_path(&self.derivation().id());
-        let log =
-            File::options().append(true).create(true).open(&log_path).map_err(|source| {
-                StoreError::Io { action: "open", path: log_path.clone(), source }
-            })?;
-        let directory = kept.or(own.as_ref().map(tempfile::TempDir::path));
-        let Some(directory) = directory else { return Ok(None) };
-        let run = || {
-            let root = self.open(bench, session, directory)?;
-            if own.is_some() {
-                self.prepare(&root, &log, &log_path)?;
-            }
-            let mut command = self.command(["/bin/sh", "-c", script]);
-            (command.time_limit, command.silence_limit) = (None, None);
-            let finished = root.execute(&command, Some(output))?;
-            root.close()?;
-            Ok((!finished.success()).then(|| words(finished.ending)))
-        };
-        let result = run();
-        if own.is_some() {
-            session.remove(directory)?;
-        }
-        result
-    }
-
-    fn failed(&self, step: &str, finished: &Finished, log: &Path) -> RecipeError {
-        let ending = words(finished.ending);
+        step: &str,
+        command: &Command,
+        finished: &Finished,
+        log: &Path,
+    ) -> RecipeError {
+        let ending = command.describe(finished.ending);
         let text = String::from_utf8_lossy(&finished.tail);
-        let hint = match finished.ending {
-            Ending::TimeLimit => {
-                Some("if it needs longer, set the recipe's `time-limit`".to_owned())
-            }
-            Ending::SilenceLimit => Some(
-                "nothing can be typed into a build; if it only needs longer, set the recipe's \
-                 `silence-limit`"
-                    .to_owned(),
-            ),
-            _ => hints::hint(&text),
+        let hint = match finished.limit() {
+            Some(limit) => Some(limit.mend()),
+            None => hints::hint(&text),
         };
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
@@ -394,15 +393,6 @@ impl Job<'_> {
             log: log.to_owned(),
             hint,
         }))
-    }
-}
-
-fn words(ending: Ending) -> String {
-    match ending {
-        Ending::Exit(status) => format!("exited with status {status}"),
-        Ending::Signal(signal) => format!("was killed by signal {signal}"),
-        Ending::TimeLimit => "ran longer than its time limit".to_owned(),
-        Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
     }
 }
 

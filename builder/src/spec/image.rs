@@ -104,10 +104,20 @@ impl Image {
             self.problem(recipe.place, format!("recipe `{name}` needs [debian] to build with"))
                 .with_help("add [debian] with a suite; `packages` may be left out")
         });
-        let from = self.from.iter().map(|(_, place)| {
-            self.problem(*place, "building on a base image is not in this version yet")
+        let from = self.from.iter().filter(|_| self.debian.is_some()).map(|(_, place)| {
+            let message = "packages of [debian] cannot be put over a base image: nobody knows \
+                           which packages and accounts it has, and how they were configured";
+            let help = "name the base's packages in [debian] instead of `from`: images of one \
+                        suite share their layers by themselves";
+            self.problem(*place, message).with_help(help)
         });
         Diagnostics::new(recipes.chain(from).collect())
+    }
+
+    /// The base image, where it is named by a tag, so that the lock must say what is meant.
+    pub fn tagged_base(&self) -> Option<&ImageReference> {
+        let (from, _) = self.from.as_ref()?;
+        from.digest.is_none().then_some(from)
     }
 
     /// The recipes that are built for a platform.

@@ -43,4 +43,6 @@ pub use reference::ImageReference;
 pub use starter::starter;
 pub use users::{Group, User};
 pub(crate) use values::address;
-pub use values::{CacheAddress, LocalPath, PathPattern, Port, Protocol, RootedPath};
+pub use values::{
+    CacheAddress, LocalPath, PathPattern, Port, Protocol, RootedPath, duration, size,
+};

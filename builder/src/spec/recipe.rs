@@ -15,7 +15,8 @@ use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
 use super::recipe_file::{self, ReadFile};
 use super::schema;
-use super::values::{LocalPath, address, duration, sha256};
+use super::values::{LocalPath, address, duration, sha256, size};
+use crate::sandbox::Resources;
 
 /// The output that a recipe has when it names none.
 pub const DEFAULT_OUTPUT: &str = "out";
@@ -47,6 +48,8 @@ pub struct Recipe {
     pub time_limit: Option<Duration>,
     /// How long its script may print nothing.
     pub silence_limit: Option<Duration>,
+    /// What else its script may use up.
+    pub resources: Resources,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
     /// The file of its own that it was read from, if it was.
@@ -373,11 +376,26 @@ pub(super) fn recipe<'a>(
         outputs,
         time_limit: table.text_as("time-limit", duration),
         silence_limit: table.text_as("silence-limit", duration),
+        resources: resources(table),
         platforms: table.texts_as("platforms", Platform::new),
         file: None,
         place,
     };
     (recipe, needs)
+}
+
+fn resources(table: &Table<'_>) -> Resources {
+    let count = |name, highest| {
+        let count = table.get(name)?.integer(1, highest)?;
+        u32::try_from(count).ok()
+    };
+    Resources {
+        memory: table.text_as("memory-limit", size),
+        disk: table.text_as("disk-limit", size),
+        processes: count("process-limit", 4_194_304),
+        cpu_time: table.text_as("cpu-time-limit", duration),
+        cpus: count("cpu-limit", 8192),
+    }
 }
 
 fn source(value: &Value<'_>) -> Option<RecipeSource> {
@@ -435,10 +453,13 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     }
 }
 
+/// Whether a text is what it should be.
+type Rule = fn(&str) -> bool;
+
 /// A published package, by name, version and hash.
 fn published(table: &Table<'_>, kind: &'static str) -> Option<language::Dependency> {
     use language::{cargo, npm, python};
-    let (is_name, is_version): (fn(&str) -> bool, fn(&str) -> bool) = match kind {
+    let (is_name, is_version): (Rule, Rule) = match kind {
         "crate" => (cargo::is_name, cargo::is_version),
         "npm" => (npm::is_name, npm::is_version),
         _ => (python::is_name, python::is_version),

@@ -145,6 +145,11 @@ pub(super) static RECIPE: Schema = table(
         key("outputs", "a list of names", r#"outputs = ["out", "dev"]"#),
         key("time-limit", "a span of time, a string", r#"time-limit = "2h""#),
         key("silence-limit", "a span of time, a string", r#"silence-limit = "10m""#),
+        key("memory-limit", "a size, a string", r#"memory-limit = "4G""#),
+        key("disk-limit", "a size, a string", r#"disk-limit = "20G""#),
+        key("process-limit", "a number of processes", "process-limit = 500"),
+        key("cpu-limit", "a number of processors", "cpu-limit = 2"),
+        key("cpu-time-limit", "a span of time, a string", r#"cpu-time-limit = "1h""#),
         key("platforms", "a list of platforms", r#"platforms = ["linux/amd64"]"#),
     ],
 );

@@ -10,15 +10,48 @@ pub fn main_if_requested() {
         return;
     }
     match arguments.next().as_deref() {
+        Some("contained") => crate::contained::main(),
+        Some("fill") => fill(),
+        Some("files") => files(),
+        Some("memory") => memory(),
+        Some("spin") => spin(),
         Some("denied") => denied(),
         Some("network") => network(),
         Some("forks") => forks(),
         Some("daemon") => daemon(),
         Some("xattr") => xattr(),
         Some("deep") => deep(),
+        Some("clocks") => clocks(),
+        Some("random") => random(),
         other => panic!("no such probe: {other:?}"),
     }
     std::process::exit(0);
+}
+
+/// Prints what every way to ask for the time says.
+fn clocks() {
+    let ask = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the time is a valid place to write to.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        time.tv_sec
+    };
+    println!("realtime {}", ask(libc::CLOCK_REALTIME));
+    println!("coarse {}", ask(libc::CLOCK_REALTIME_COARSE));
+    println!("monotonic {}", ask(libc::CLOCK_MONOTONIC));
+    // SAFETY: a null pointer asks for the result alone.
+    println!("time {}", unsafe { libc::time(std::ptr::null_mut()) });
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    // SAFETY: the time is a valid place to write to.
+    unsafe { libc::gettimeofday(&raw mut time, std::ptr::null_mut()) };
+    println!("gettimeofday {}", time.tv_sec);
+}
+
+fn random() {
+    let mut bytes = [0_u8; 20];
+    // SAFETY: the buffer has the length that is given.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    println!("{}", bytes.map(|byte| format!("{byte:02x}")).concat());
 }
 
 fn say(name: &str, result: libc::c_long) {
@@ -99,6 +132,9 @@ fn network() {
         let raw = unsafe { libc::socket(family, libc::SOCK_RAW, 1) };
         println!("raw {family} {}", raw >= 0);
     }
+    let answers = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|own| std::net::TcpStream::connect(own.local_addr()?).map(drop));
+    println!("loopback {}", answers.is_ok());
 }
 
 /// Forks until the kernel refuses; prints how often that worked.
@@ -117,6 +153,48 @@ fn forks() {
         assert!(count < 100_000, "no limit");
     }
     println!("{count}");
+}
+
+/// Writes until it is stopped, in bits that cost little.
+fn fill() {
+    let mut file = std::fs::File::create("/etc/large").unwrap();
+    let bytes = vec![7; 1 << 20];
+    loop {
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Makes empty files until it is stopped.
+fn files() {
+    std::fs::create_dir("/etc/many").unwrap();
+    for number in 0_u64.. {
+        std::fs::File::create(format!("/etc/many/{number}")).unwrap();
+    }
+}
+
+/// Takes memory until it is stopped, in a child, so that the command itself goes on.
+fn memory() {
+    // SAFETY: this process has one thread.
+    if unsafe { libc::fork() } == 0 {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(vec![7_u8; 1 << 20]);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+    let mut status = 0;
+    // SAFETY: the status is a valid place to write to.
+    unsafe { libc::wait(&raw mut status) };
+}
+
+/// Takes processor time in two processes until it is stopped.
+fn spin() {
+    // SAFETY: this process has one thread.
+    unsafe { libc::fork() };
+    loop {
+        std::hint::black_box(0);
+    }
 }
 
 /// Leaves a process of an own session behind that holds the output open and ignores signals.

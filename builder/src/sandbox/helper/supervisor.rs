@@ -10,10 +10,11 @@ use rustix::thread::UnshareFlags;
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
 use super::super::messages::{Opened, RootOperation};
-use super::super::request::RootRequest;
+use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
+use super::disk::DiskWatch;
 use super::snapshot::Snapshot;
-use super::{execute, files, filter, init, mounts, overlay};
+use super::{execute, files, filter, init, mounts, overlay, terminal};
 
 /// Serves one root until its connection closes.
 pub(super) fn main(caller: Connection) -> i32 {
@@ -43,6 +44,9 @@ pub(super) struct Supervisor {
     pub(super) init: Connection,
     process: Pid,
     snapshot: Snapshot,
+    storage: Storage,
+    /// The inner end of the terminal of the next command.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -54,7 +58,7 @@ impl Supervisor {
         rustix::mount::mount_change("/", private).at("make private", "/")?;
         let filter = filter::compile()
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (root, upper, opened) = overlay::mount_root(request)?;
+        let (root, upper, mut opened) = overlay::mount_root(request)?;
         // Looking at files as the caller took the wish back, as every change of ids does.
         if !die_with(session) {
             return Err(Failure::host("the session is gone", "", None));
@@ -62,10 +66,13 @@ impl Supervisor {
         mounts::furnish(&root, request)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process) = start_init(request, &filter)?;
+        let (init, process, undisguised) = start_init(request, &filter)?;
+        opened.undisguised = undisguised;
+        opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
-        Ok((Self { root, init, process, snapshot }, opened))
+        let storage = opened.storage;
+        Ok((Self { root, init, process, snapshot, storage, terminal: None }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -96,6 +103,15 @@ impl Supervisor {
                 }
                 RootOperation::Delete { path } => caller.send(&files::delete(&self.root, &path)),
                 RootOperation::Changed => caller.send(&self.snapshot.changes()),
+                RootOperation::OpenTerminal { size, owner } => {
+                    match terminal::open(&self.root, size, owner) {
+                        Ok((outer, inner)) => {
+                            self.terminal = Some(inner);
+                            caller.send_with(&Ok::<_, Failure>(()), &[], &[outer.as_fd()])
+                        }
+                        Err(failure) => caller.send(&Err::<(), _>(failure)),
+                    }
+                }
                 RootOperation::Close => {
                     self.close();
                     let _ = caller.send(&Ok::<(), Failure>(()));
@@ -117,6 +133,11 @@ impl Supervisor {
         }
     }
 
+    /// Watches what the root grows by.
+    pub(super) fn watch_disk(&self, limit: u64) -> Result<DiskWatch, Failure> {
+        DiskWatch::start(self.snapshot.upper(), limit, self.storage)
+    }
+
     /// Ends init and with it everything in its process namespace.
     fn close(&self) {
         let _ = rustix::process::kill_process(self.process, Signal::KILL);
@@ -136,7 +157,7 @@ fn die_with(parent: Option<Pid>) -> bool {
 fn start_init(
     request: &RootRequest,
     filter: &seccompiler::BpfProgram,
-) -> Result<(Connection, Pid), Failure> {
+) -> Result<(Connection, Pid, Option<String>), Failure> {
     let (init, other) = Connection::pair().at("make a connection for", "init")?;
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -159,16 +180,15 @@ fn start_init(
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(process) = process.filter(|_| pid > 0) else {
         let error = io::Error::last_os_error();
-        let mend = crate::sandbox::preflight::user_namespace_mend();
-        return Err(Failure::host("a set of namespaces is refused", &mend, Some(error)));
+        return Err(Failure::namespace("a set of namespaces is refused", error));
     };
     for file in ["uid_map", "gid_map"] {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
     }
     init.send(&()).at("talk to", "init")?;
-    match init.receive::<Result<(), Failure>>().at("hear from", "init")? {
-        Some(frame) => frame.message.map(|()| (init, process)),
+    match init.receive::<Result<Option<String>, Failure>>().at("hear from", "init")? {
+        Some(frame) => frame.message.map(|undisguised| (init, process, undisguised)),
         None => Err(Failure::host("init of the root ended while it was set up", "", None)),
     }
 }

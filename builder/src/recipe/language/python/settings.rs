@@ -168,7 +168,7 @@ mod tests {
         let user = "[install]\nextra-index-url =\n    https://a.example.com/s\n    https://b.example.com/s/\n\
                     [global]\nindex_url: https://u.example.com/simple/\n";
         let further = ["https://a.example.com/s/", "https://b.example.com/s/"];
-        let with = |first: &str| [&[first], &further[..]].concat();
+        let with = |first: &'static str| [&[first], &further[..]].concat();
         assert_eq!(read(&[global], &[], &[]), ["https://g.example.com/simple/"]);
         assert_eq!(read(&[global, user], &[], &[]), with("https://u.example.com/simple/"));
         let uv = "index-url = \"https://v.example.com/simple\"";

@@ -134,7 +134,7 @@ impl Interpreter {
 }
 
 /// The version in the name of a source archive of a package whose name is known.
-pub(super) fn source_version<'a>(file_name: &'a str) -> Option<&'a str> {
+pub(super) fn source_version(file_name: &str) -> Option<&str> {
     let stem = file_name.strip_suffix(".tar.gz").or_else(|| file_name.strip_suffix(".zip"))?;
     // Old archives have dashes in their names: the version is what reads as one.
     let mut from = 0;
