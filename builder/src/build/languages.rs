@@ -157,10 +157,13 @@ impl Builder<'_> {
             if !is_small || !language::is_read(builder, path) {
                 return Ok(());
             }
-            let mut text = String::new();
-            content
-                .read_to_string(&mut text)
-                .map_err(|source| BuildError::Content { path: entry.path.clone(), source })?;
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|source| BuildError::Content {
+                path: entry.path.clone(),
+                source,
+            })?;
+            // A file that is no text is none of those that matter, or its reader says so.
+            let text = String::from_utf8_lossy(&bytes).into_owned();
             files.insert(path.to_owned(), text);
             Ok::<(), BuildError>(())
         })?;
