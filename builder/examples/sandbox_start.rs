@@ -82,7 +82,7 @@ fn lay_out(session: &Session, folder: &Path, trees: usize) -> Outcome<Vec<PathBu
     let mut lower = Vec::new();
     for number in 1..trees {
         let mut spool = TreeSpool::new(folder);
-        let path = TreePath::new(&format!("usr/share/doc/package-{number}/copyright"))?;
+        let path = TreePath::new(format!("usr/share/doc/package-{number}/copyright"))?;
         spool.add_file(path, 0o644, b"free")?;
         // As long as names in a store are.
         let tree = folder.join(format!("{number:0>52}-some-package_1.2.3-4"));

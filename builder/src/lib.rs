@@ -1,6 +1,8 @@
 //! From `image.toml` to an image: specification, lock, graph, realisation, image, outputs.
 
+pub mod base;
 pub mod build;
+pub mod check;
 pub mod configure;
 pub mod document;
 pub mod finish;

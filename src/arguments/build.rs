@@ -8,7 +8,7 @@ use drystone_builder::output::EngineKind;
 use drystone_builder::realise::CommandLimits;
 use drystone_builder::sandbox::Resources;
 
-use super::{CacheArguments, ImageFile, ImageOption, RegistryArguments};
+use super::{AttachArguments, CacheArguments, ImageFile, ImageOption, RegistryArguments};
 
 /// Where packages come from, and with how many hands.
 #[derive(Debug, Clone, Default, Args)]
@@ -133,6 +133,8 @@ pub struct BuildArguments {
     pub metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArguments,
+    #[command(flatten)]
+    pub attachments: AttachArguments,
     #[command(flatten)]
     pub caches: CacheArguments,
     #[command(flatten)]

@@ -6,6 +6,8 @@
 )]
 
 mod build;
+mod cache;
+mod check;
 mod explain;
 mod key;
 mod project;
@@ -17,6 +19,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
+pub use cache::{
+    CacheCommand, CacheImage, CacheInfoArguments, CachePruneArguments, CachePullArguments,
+    CachePushArguments, CacheSyncArguments, CacheVerifyArguments,
+};
+pub use check::{CheckArguments, DiffArgument};
 pub use explain::{
     DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
     ShowArguments, TreeArguments, WhyArguments,
@@ -30,7 +37,8 @@ pub use project::{
     RemoveArguments,
 };
 pub use registry::{
-    CacheArguments, LoginArguments, LogoutArguments, PushArguments, RegistryArguments,
+    AttachArguments, Attachment, CacheArguments, LoginArguments, LogoutArguments, PushArguments,
+    RegistryArguments, SignArguments, VerifyImageArguments,
 };
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
@@ -118,6 +126,8 @@ pub enum Command {
     Derivation(DerivationCommand),
     /// Show the output of a build step
     Log(LogArguments),
+    /// Run everything that ran a script again, in other surroundings, and compare
+    Check(Box<CheckArguments>),
     /// Run a command in the environment that a recipe is built in
     Shell(Box<ShellArguments>),
     /// Check whether this host can build, and say how to mend what is missing
@@ -137,6 +147,13 @@ pub enum Command {
     Login(LoginArguments),
     /// Forget what is kept for a registry
     Logout(LogoutArguments),
+    /// Sign an image that is in a registry
+    Sign(SignArguments),
+    /// Check who signed an image that is in a registry
+    Verify(VerifyImageArguments),
+    /// Look after binary caches
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Look after signing keys, and whose builds are believed
     #[command(subcommand)]
     Key(KeyCommand),

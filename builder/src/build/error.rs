@@ -6,6 +6,7 @@ use drystone_store::store::StoreError;
 use drystone_store::tree::{SpoolError, TreePath};
 
 use super::remote_files::RemoteFileError;
+use crate::base::BaseError;
 use crate::configure::ConfigureError;
 use crate::document::Diagnostics;
 use crate::finish::accounts::AccountError;
@@ -37,6 +38,9 @@ pub enum BuildError {
     /// A package could not be had.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The base image cannot be used.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// A file of `[files]` could not be fetched.
     #[error(transparent)]
     RemoteFile(#[from] RemoteFileError),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use drystone_store::derivation::Derivation;
+use drystone_store::digest::DerivationId;
 use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
@@ -12,6 +13,7 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
 use super::BuildError;
+use crate::check::{Variation, tell_undisguised};
 use crate::configure::StateTable;
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
@@ -19,6 +21,8 @@ use crate::sandbox::{Command, RootRequest, SANDBOX_VERSION};
 
 /// Version of the `finish-script` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
+/// The process number that the script's follows.
+const PROCESS_NUMBER: u32 = 100;
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 const SILENCE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -66,6 +70,7 @@ impl FinishScript<'_> {
         {
             return Ok(output);
         }
+        self.checkouts.permit("finish-script", id)?;
         let text = "run the script".to_owned();
         self.progress.event(Event::Phase { name: "finish".into(), text });
         let outputs: Vec<&Output> = self.root.clone();
@@ -73,8 +78,9 @@ impl FinishScript<'_> {
         let log = std::fs::File::create(self.store.log_path(&id)).map_err(|source| {
             StoreError::Io { action: "create", path: self.store.log_path(&id), source }
         })?;
-        let mut first = self.run(100, &log)?;
-        let mut second = self.run(4000, &log)?;
+        let mut first = self.run(&Variation::none(), &log)?;
+        let varied = Variation::second_run();
+        let mut second = self.run(&varied, &log)?;
         let first = self.store.add_tree("finished", Compression::Store1, &mut first)?;
         let second = self.store.add_tree("finished", Compression::Store1, &mut second)?;
         if first.path != second.path {
@@ -88,7 +94,27 @@ impl FinishScript<'_> {
         Ok(first)
     }
 
-    fn run(&self, pid_base: u32, log: &std::fs::File) -> Result<TreeSpool, BuildError> {
+    /// Its derivation's id.
+    pub fn id(&self) -> DerivationId {
+        self.derivation().id()
+    }
+
+    /// Runs it again in other surroundings; what it makes is stored as a tree, and never as its
+    /// result.
+    pub fn rebuild(&self, variation: &Variation) -> Result<Output, BuildError> {
+        let outputs: Vec<&Output> = self.root.clone();
+        self.checkouts.ensure(&outputs)?;
+        let temporary = self.store.temporary_directory();
+        let log = tempfile::tempfile_in(temporary).map_err(|source| StoreError::Io {
+            action: "create a log in",
+            path: temporary.to_owned(),
+            source,
+        })?;
+        let mut spool = self.run(variation, &log)?;
+        Ok(self.store.add_tree("finished", Compression::Store1, &mut spool)?)
+    }
+
+    fn run(&self, variation: &Variation, log: &std::fs::File) -> Result<TreeSpool, BuildError> {
         let directory =
             tempfile::tempdir_in(self.store.temporary_directory()).map_err(|source| {
                 StoreError::Io {
@@ -97,7 +123,7 @@ impl FinishScript<'_> {
                     source,
                 }
             })?;
-        let result = self.run_in(directory.path(), pid_base, log);
+        let result = self.run_in(directory.path(), variation, log);
         let removed = self.checkouts.session()?.remove(directory.path());
         let spool = result?;
         removed?;
@@ -107,7 +133,7 @@ impl FinishScript<'_> {
     fn run_in(
         &self,
         directory: &Path,
-        pid_base: u32,
+        variation: &Variation,
         log: &std::fs::File,
     ) -> Result<TreeSpool, BuildError> {
         let session = self.checkouts.session()?;
@@ -116,8 +142,10 @@ impl FinishScript<'_> {
         let upper = directory.join("upper");
         let mut request =
             RootRequest::configure(lower.clone(), upper.clone(), directory.join("work"));
-        request.pid_base = Some(pid_base);
+        request.pid_base = Some(PROCESS_NUMBER);
+        variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
+        tell_undisguised(&root, self.progress);
         let mut command = Command::new(["/bin/sh", "-e", "-c", self.script]);
         command.env.insert("DEBIAN_FRONTEND".into(), "noninteractive".into());
         command.time_limit = Some(TIME_LIMIT);

@@ -12,15 +12,19 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::again::RecipeAgain;
 use super::closure::{Owner, closure};
 use super::system_texts::SystemTexts;
 use super::{
     BuildError, BuildRequest, Builder, RemoteFile, StackView, corrections, listing, state_table,
 };
+use crate::check::Variation;
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
-use crate::recipe::{Job, Made, RecipeError, Wanted, Workbench, build_all, plain, read_source};
+use crate::recipe::{
+    Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, plain, read_source,
+};
 use crate::sandbox::Ending;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
@@ -55,6 +59,8 @@ pub struct BuiltRecipes {
     pub ignored: usize,
     /// The blobs of fetched sources, for roots.
     pub fetched: Vec<BlobDigest>,
+    /// Derivations of what lockfiles pin, and of how it is laid out, for roots.
+    pub dependencies: Vec<DerivationId>,
     /// The packages that outputs of the image need when they run, each with the first recipe whose
     /// output needs it.
     pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
@@ -64,6 +70,7 @@ pub struct BuiltRecipes {
 struct Planned {
     root: Vec<(Owner, Output)>,
     source: Output,
+    tools: Tools,
 }
 
 /// Recipes of one platform by what they need, those that `wanted` needs and no other.
@@ -88,6 +95,15 @@ fn needed(
         needs.insert(name, direct);
     }
     Ok(needs)
+}
+
+/// The stamp of a recipe's own file.
+fn recipe_stamp(image: &Image, recipe: &Recipe) -> Result<Option<Fingerprint>, StoreError> {
+    let Some(file) = &recipe.file else { return Ok(None) };
+    let path = file.below(&image.directory);
+    let mut stamp = Fingerprint::default();
+    stamp.record(&path).map_err(|source| StoreError::Io { action: "look at", path, source })?;
+    Ok(Some(stamp))
 }
 
 /// `NAME:OUTPUT`, whether or not the output was named.
@@ -227,6 +243,14 @@ impl Builder<'_> {
                 let found = self.find_runtime(image, platform, &planned, &made)?;
                 built.found.insert(platform, found);
             }
+            if let Some(checker) = self.checker {
+                for (name, made_one) in
+                    made.iter().filter(|(name, _)| checker.wants_recipe(name.as_str()))
+                {
+                    let job = self.job(image, platform, name, &planned[name], &made)?;
+                    checker.check(&RecipeAgain { job, bench, made: made_one })?;
+                }
+            }
             built.platforms.insert(platform, made);
         }
         Ok(built)
@@ -322,6 +346,7 @@ impl Builder<'_> {
         let mut sources = BTreeMap::new();
         for name in needs.keys() {
             let recipe = &image.recipes[name];
+            built.fingerprints.extend(recipe_stamp(image, recipe)?);
             let (source, tree) =
                 read_source(self.store, image, name.as_str(), recipe, &options.written, &fetched)
                     .map_err(RecipeError::from)?;
@@ -331,7 +356,11 @@ impl Builder<'_> {
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
-            sources.insert(name.clone(), source);
+            let mut source = self.with_fetched(image, recipe, source, built)?;
+            let packages =
+                locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+            let tools = self.tools(image, platform, name, &mut source, packages, built)?;
+            sources.insert(name.clone(), (source, tools));
         }
         self.check_host_for(platform, needs.keys())?;
         let mut keys: BTreeSet<PackageKey> = locked.essential.clone();
@@ -343,13 +372,13 @@ impl Builder<'_> {
         let table = state_table(image);
         let mut roots: BTreeMap<&BTreeSet<PackageKey>, Vec<(Owner, Output)>> = BTreeMap::new();
         let mut planned = BTreeMap::new();
-        for (name, source) in sources {
+        for (name, (source, tools)) in sources {
             let inputs = &locked.recipes[&name];
             if !roots.contains_key(inputs) {
                 let root = self.recipe_root(platform, locked, inputs, &imported, &table)?;
                 roots.insert(inputs, root);
             }
-            planned.insert(name, Planned { root: roots[inputs].clone(), source });
+            planned.insert(name, Planned { root: roots[inputs].clone(), source, tools });
         }
         built.imported.extend(imported);
         Ok(planned)
@@ -389,11 +418,12 @@ impl Builder<'_> {
         let stage = |below, packages| {
             configure::Stage::new(workshop, below, packages, Vec::new(), PinnedIds::default())
         };
-        let first = stage(None, essential)?.realise(table)?;
+        let first = self.realise_stage(&stage(None, essential)?, table)?;
         let stages = match inputs.is_empty() {
             true => vec![first],
             false => {
-                let second = stage(Some(&first), self.load(imported, inputs)?)?.realise(table)?;
+                let second = stage(Some(&first), self.load(imported, inputs)?)?;
+                let second = self.realise_stage(&second, table)?;
                 vec![first, second]
             }
         };
@@ -452,7 +482,9 @@ impl Builder<'_> {
             root,
             from_recipes,
             source: planned.source.clone(),
+            tools: planned.tools.clone(),
             architecture: platform.debian_name(),
+            variation: Variation::none(),
         })
     }
 

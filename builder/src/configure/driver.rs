@@ -15,11 +15,14 @@ use super::compose::Composition;
 use super::order::{Round, rounds};
 use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
-use super::{ConfigureError, Package, Stage, database};
+use super::{ConfigureError, Package, Stage, database, information};
+use crate::check::{Variation, tell_undisguised};
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
 
+/// The process number that the first script's follows.
+const PROCESS_NUMBER: u32 = 100;
 /// A script may print nothing for this long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// A script may run this long.
@@ -39,8 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) stage: &'a Stage<'a>,
     /// This run's own directory.
     pub(super) directory: &'a Path,
-    /// The pid that the first script's follows.
-    pub(super) pid_base: u32,
+    /// The surroundings.
+    pub(super) variation: &'a Variation,
     pub(super) log: &'a File,
     /// Whether this run reports its progress.
     pub(super) reports: bool,
@@ -67,7 +70,8 @@ impl Run<'_> {
         let stage = self.stage;
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
-        let database = self.add_database(&everyone, &state.triggers)?;
+        let information = information::files(stage)?;
+        let database = self.add_database(&everyone, &information, &state.triggers)?;
         let status = database::status(&everyone, "installed")?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
@@ -76,6 +80,7 @@ impl Run<'_> {
         database::add_files(
             composition.spool(),
             &stage.packages,
+            &information,
             &status,
             &state.triggers,
             stage.architecture,
@@ -90,7 +95,7 @@ impl Run<'_> {
                 unpack: (0..stage.packages.len()).collect(),
                 configure: (0..stage.packages.len()).collect(),
             }],
-            false => rounds(&stage.packages),
+            false => rounds(&stage.packages, stage.below.map_or(&[], |it| &it.packages), &status),
         };
         let mut unpacked: Vec<usize> = Vec::new();
         let last = rounds.len() - 1;
@@ -167,12 +172,20 @@ impl Run<'_> {
     fn add_database(
         &self,
         everyone: &[&Package],
+        information: &BTreeMap<String, String>,
         triggers: &Triggers,
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
         let status = database::status(everyone, "unpacked")?;
-        database::add_files(&mut spool, &stage.packages, &status, triggers, stage.architecture)?;
+        database::add_files(
+            &mut spool,
+            &stage.packages,
+            information,
+            &status,
+            triggers,
+            stage.architecture,
+        )?;
         let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
         stage.checkout(&output)
     }
@@ -220,8 +233,10 @@ impl Run<'_> {
         let upper = self.directory.join(format!("{name}-upper"));
         let work = self.directory.join(format!("{name}-work"));
         let mut request = RootRequest::configure(lower.to_vec(), upper.clone(), work);
-        request.pid_base = Some(self.pid_base);
+        request.pid_base = Some(PROCESS_NUMBER);
+        self.variation.apply_to_root(&mut request);
         let root = self.stage.checkouts.session()?.open_root(&request)?;
+        tell_undisguised(&root, self.stage.progress);
         Ok(OpenRoot { root, upper, lower: lower.to_vec() })
     }
 
@@ -355,9 +370,9 @@ impl Run<'_> {
                 package: package.name.clone(),
                 script: script.to_owned(),
                 arguments: arguments.join(" ").trim().to_owned(),
-                ending: command.describe(finished.ending),
+                ending: command.describe(finished.ending).into(),
                 limit: finished.limit(),
-                tail: String::from_utf8_lossy(&finished.tail).into_owned(),
+                tail: String::from_utf8_lossy(&finished.tail).into(),
             });
         }
         self.attribute(root, state, package)

@@ -20,8 +20,10 @@ mod compose;
 mod database;
 mod driver;
 mod ids;
+mod information;
 mod order;
 mod package;
+mod queue;
 mod state;
 mod triggers;
 
@@ -47,6 +49,7 @@ pub use order::dependency_order;
 pub use package::Package;
 pub use state::{StateRule, StateTable};
 
+use crate::check::Variation;
 use crate::finish::status::StatusError;
 use crate::progress::{Event, Progress};
 use crate::realise::{CheckoutError, Checkouts};
@@ -54,7 +57,7 @@ use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
@@ -71,11 +74,11 @@ pub enum ConfigureError {
         /// How it was called.
         arguments: String,
         /// How it ended, in words.
-        ending: String,
+        ending: Box<str>,
         /// The limit that it ran into.
         limit: Option<Limit>,
         /// The end of its output.
-        tail: String,
+        tail: Box<str>,
     },
     /// debconf refused the answers of image.toml.
     #[error("debconf refuses the preseed lines of [debian] debconf")]
@@ -139,7 +142,8 @@ impl ConfigureError {
     /// The end of the failed script's output.
     pub fn tail(&self) -> Option<&str> {
         match self {
-            Self::Script { tail, .. } | Self::Preseed { tail } => Some(tail),
+            Self::Script { tail, .. } => Some(tail),
+            Self::Preseed { tail } => Some(tail),
             _ => None,
         }
     }
@@ -260,6 +264,7 @@ impl<'a> Stage<'a> {
         if let Some(configured) = self.realised(table)? {
             return Ok(configured);
         }
+        self.checkouts.permit(&format!("configure {}", self.name()), id)?;
         let all: Vec<&Output> =
             self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
         self.checkouts.ensure(&all)?;
@@ -308,27 +313,58 @@ impl<'a> Stage<'a> {
         })?;
         let second_log = tempfile::tempfile_in(self.store.temporary_directory())
             .map_err(|source| self.io("create a log in", source))?;
-        let run = |pid_base: u32, log: &File, reports: bool| {
-            let directory = tempfile::tempdir_in(self.store.temporary_directory())
-                .map_err(|source| self.io("create a directory in", source))?;
-            let run =
-                driver::Run { stage: self, directory: directory.path(), pid_base, log, reports };
-            let ran = run.run(table);
-            // The uppers may belong to ids that only the session can act as.
-            let removed = self.checkouts.session()?.remove(directory.path());
-            let ran = ran?;
-            removed?;
-            Ok::<_, ConfigureError>(ran)
-        };
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| run(4000, &second_log, false));
-            let first = run(100, &log, true);
+            let varied = Variation::second_run();
+            let second = scope.spawn(move || self.run_once(table, &varied, &second_log, false));
+            let first = self.run_once(table, &Variation::none(), &log, true);
             let second = match second.join() {
                 Ok(second) => second,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
             Ok([first?, second?])
         })
+    }
+
+    fn run_once(
+        &self,
+        table: &StateTable,
+        variation: &Variation,
+        log: &File,
+        reports: bool,
+    ) -> Result<driver::Ran, ConfigureError> {
+        let directory = tempfile::tempdir_in(self.store.temporary_directory())
+            .map_err(|source| self.io("create a directory in", source))?;
+        let run = driver::Run { stage: self, directory: directory.path(), variation, log, reports };
+        let ran = run.run(table);
+        // The uppers may belong to ids that only the session can act as.
+        let removed = self.checkouts.session()?.remove(directory.path());
+        let ran = ran?;
+        removed?;
+        Ok(ran)
+    }
+
+    /// Runs it again in other surroundings; what it makes is stored as a tree, and never as its
+    /// result.
+    pub fn rebuild(
+        &self,
+        table: &StateTable,
+        variation: &Variation,
+    ) -> Result<Output, ConfigureError> {
+        let all: Vec<&Output> =
+            self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
+        self.checkouts.ensure(&all)?;
+        let log = tempfile::tempfile_in(self.store.temporary_directory())
+            .map_err(|source| self.io("create a log in", source))?;
+        let mut ran = self.run_once(table, variation, &log, false)?;
+        Ok(self.store.add_tree(&self.name(), self.compression, &mut ran.spool)?)
+    }
+
+    /// What it is called in messages.
+    pub fn title(&self) -> String {
+        match self.below {
+            None => "configuration of the Essential set".to_owned(),
+            Some(_) => format!("configuration of {} packages over it", self.packages.len()),
+        }
     }
 
     fn io(&self, action: &'static str, source: std::io::Error) -> StoreError {

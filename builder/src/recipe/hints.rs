@@ -57,12 +57,50 @@ const FILES: &[(&str, &str)] = &[
     ("crt1.o", "libc6-dev"),
 ];
 
+/// Modules that builds of Python packages miss most: mostly what their pyproject.toml builds with.
+const MODULES: &[(&str, &str)] = &[
+    ("Cython", "cython3"),
+    ("cffi", "python3-cffi"),
+    ("flit_core", "flit"),
+    ("hatch_vcs", "python3-hatch-vcs"),
+    ("hatchling", "python3-hatchling"),
+    ("numpy", "python3-numpy"),
+    ("poetry", "python3-poetry-core"),
+    ("setuptools_scm", "python3-setuptools-scm"),
+];
+
+/// What npm or pip lacked: nothing is fetched while a recipe is built.
+fn of_language(line: &str) -> Option<String> {
+    if line.contains("ENOTCACHED") || line.contains("npm ci` can only install") {
+        return Some(
+            "package.json asks for what package-lock.json does not name: run `npm install \
+             --package-lock-only`"
+                .to_owned(),
+        );
+    }
+    let missing = line.split("No module named '").nth(1)?.split(['\'', '.']).next()?;
+    Some(match MODULES.iter().find(|(module, _)| *module == missing) {
+        Some((module, package)) => format!(
+            "the Python module {module} comes with Debian's package {package}: add it to the \
+             recipe's `debian`, or lock it in the dependency group `build` of uv.lock or in \
+             requirements-build.txt"
+        ),
+        None => format!(
+            "the Python module {missing} is not there: lock it, or add Debian's package of it to \
+             the recipe's `debian`"
+        ),
+    })
+}
+
 /// What would mend a failure, if its output says what was missing.
 pub fn hint(tail: &str) -> Option<String> {
     let add = |what: &str, package: &str| {
         format!("{what} comes with Debian's package {package}: add it to the recipe's `debian`")
     };
     for line in tail.lines().rev() {
+        if let Some(hint) = of_language(line) {
+            return Some(hint);
+        }
         if let Some(name) = missing_program(line) {
             return Some(match PROGRAMS.binary_search_by(|(known, _)| known.cmp(&name)) {
                 Ok(at) => add(&format!("`{name}`"), PROGRAMS[at].1),
@@ -91,13 +129,13 @@ pub fn hint(tail: &str) -> Option<String> {
                     .to_owned(),
             );
         }
-        if line.contains("Read-only file system") || line.contains("Permission denied") {
-            if let Some(place) = outside(line) {
-                return Some(format!(
-                    "scripts may write below $out, /build and /tmp, and nowhere else; {place} \
-                     belongs to the inputs"
-                ));
-            }
+        let is_refused =
+            line.contains("Read-only file system") || line.contains("Permission denied");
+        if is_refused && let Some(place) = outside(line) {
+            return Some(format!(
+                "scripts may write below $out, /build and /tmp, and nowhere else; {place} \
+                 belongs to the inputs"
+            ));
         }
         if line.contains("Could not resolve host")
             || line.contains("Temporary failure in name resolution")

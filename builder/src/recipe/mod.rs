@@ -17,8 +17,10 @@
 mod by_hand;
 mod collect;
 mod error;
+pub mod git;
 mod graph;
 mod hints;
+pub mod language;
 mod plain;
 mod run;
 mod source;
@@ -27,7 +29,7 @@ pub use by_hand::{Person, SCRIPT, Wanted};
 pub use error::{FailedScript, RecipeError};
 pub use graph::{Build, build_all};
 pub use plain::plain;
-pub use run::{Job, Made, Workbench};
+pub use run::{Job, Made, Tools, Workbench};
 pub use source::{SourceError, Sources, read_source};
 
 /// Version of the `recipe` builder: rises whenever its output can change.

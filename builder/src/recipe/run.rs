@@ -13,7 +13,8 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
@@ -40,6 +41,7 @@ pub struct Workbench<'a> {
 }
 
 /// A recipe whose inputs are known.
+#[derive(Clone)]
 pub struct Job<'a> {
     /// Its name, which is in no identity.
     pub name: &'a Name,
@@ -51,8 +53,24 @@ pub struct Job<'a> {
     pub from_recipes: usize,
     /// The source and the patches.
     pub source: Output,
+    /// What its builder puts before the script.
+    pub tools: Tools,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
+    /// What is not as usual when it runs; in no identity, and nothing that is stored as its result
+    /// may come of it.
+    pub variation: Variation,
+}
+
+/// What a language builder puts before a script; nothing of it for a recipe without one.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// Trees over the source: dependencies as they are laid out.
+    pub trees: Vec<Output>,
+    /// The script that is run, if it is not the recipe's own alone.
+    pub script: Option<String>,
+    /// Variables, which the recipe's own override.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A recipe that was built.
@@ -73,19 +91,35 @@ impl Job<'_> {
     /// The derivation: all that the script can see, and nothing else.
     pub fn derivation(&self) -> Derivation {
         let root = self.root.iter().map(|output| *output.path.hash());
+        let tools = self.tools.trees.iter().map(|output| *output.path.hash());
         let mut derivation = Derivation::new("recipe", VERSION)
-            .with_inputs(root.chain([*self.source.path.hash()]))
+            .with_inputs(root.chain([*self.source.path.hash()]).chain(tools))
             .with_arg("from-recipes", self.from_recipes)
             .with_arg("patches", self.recipe.patches.len())
-            .with_arg("script", self.recipe.script.clone().unwrap_or_default());
+            .with_arg("script", self.script());
+        if !self.tools.trees.is_empty() {
+            derivation = derivation.with_arg("tools", self.tools.trees.len());
+        }
         if let Some(kind) = self.archive() {
             derivation = derivation.with_arg("unpack", unpacking(kind));
         }
         derivation.outputs = self.recipe.outputs.iter().map(ToString::to_string).collect();
-        derivation.env = self.recipe.env.clone();
+        derivation.env = self.env();
         derivation.platform = Some(format!("linux/{}", self.architecture));
         derivation.sandbox = Some(SANDBOX_VERSION);
         derivation
+    }
+
+    /// The script that is run.
+    fn script(&self) -> &str {
+        self.tools.script.as_deref().or(self.recipe.script.as_deref()).unwrap_or_default()
+    }
+
+    /// The builder's variables and the recipe's own.
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = self.tools.env.clone();
+        env.extend(self.recipe.env.clone());
+        env
     }
 
     /// The kind of archive that is to be unpacked, if there is one.
@@ -118,6 +152,7 @@ impl Job<'_> {
             return Ok(made);
         }
         let name = format!("recipe {}", self.name);
+        bench.checkouts.permit(&name, id)?;
         bench.progress.event(Event::Phase { name: name.clone(), text: "build".to_owned() });
         let outputs = self.build(bench, id)?;
         let named = outputs.iter().map(|(name, output)| (name.to_string(), output.clone()));
@@ -161,6 +196,33 @@ impl Job<'_> {
         Ok(outputs)
     }
 
+    /// Runs it again in other surroundings; its outputs in the order of their names. They are
+    /// stored as trees, and never as the recipe's.
+    ///
+    /// # Errors
+    /// [`RecipeError::Failed`] when the script fails there.
+    pub fn rebuild(
+        &self,
+        bench: Workbench<'_>,
+        variation: &Variation,
+    ) -> Result<BTreeMap<Name, Output>, RecipeError> {
+        let temporary = bench.store.temporary_directory();
+        let io = |source| StoreError::Io {
+            action: "create a file in",
+            path: temporary.to_owned(),
+            source,
+        };
+        let log = tempfile::NamedTempFile::new_in(temporary).map_err(io)?;
+        let directory = tempfile::tempdir_in(temporary).map_err(io)?;
+        let job = Self { variation: variation.clone(), ..self.clone() };
+        let session = bench.checkouts.session()?;
+        let result = job.build_in(bench, session, directory.path(), log.as_file(), log.path());
+        let removed = session.remove(directory.path());
+        let outputs = result?;
+        removed?;
+        Ok(outputs)
+    }
+
     /// Moves a failed root to where it outlives the program; it takes the place of the last one.
     fn keep(
         &self,
@@ -188,8 +250,7 @@ impl Job<'_> {
         let upper = directory.join("upper");
         let root = self.open(bench, session, directory)?;
         self.prepare(&root, log, log_path)?;
-        let script = self.recipe.script.as_deref().unwrap_or_default();
-        let mut command = self.command(["/bin/sh", "-e", "-c", script]);
+        let mut command = self.command(["/bin/sh", "-e", "-c", self.script()]);
         bench.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
@@ -250,22 +311,26 @@ impl Job<'_> {
         session: &Session,
         directory: &Path,
     ) -> Result<Root, RecipeError> {
-        let trees: Vec<&Output> = self.root.iter().chain([&self.source]).collect();
+        let trees: Vec<&Output> =
+            self.root.iter().chain([&self.source]).chain(&self.tools.trees).collect();
         let mut lower: Vec<PathBuf> = bench.checkouts.ensure(&trees)?;
         lower.reverse();
         let mut request =
             RootRequest::configure(lower, directory.join("upper"), directory.join("work"));
         request.profile = Profile::Recipe;
+        self.variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
-        let owner = (BUILDER_ID, BUILDER_ID);
+        tell_undisguised(&root, bench.progress);
+        let (id, user) = self.variation.user();
+        let (owner, folder) = ((id, id), self.variation.build_folder());
         let top = &OUTPUT_DIRECTORY[1..];
         root.make_directory(top, 0o755, owner)?;
         for name in &self.recipe.outputs {
             root.make_directory(&format!("{top}/{name}"), 0o755, owner)?;
         }
         for (path, line) in [
-            ("etc/passwd", format!("builder:x:{BUILDER_ID}:{BUILDER_ID}::/build:/bin/sh\n")),
-            ("etc/group", format!("builder:x:{BUILDER_ID}:\n")),
+            ("etc/passwd", format!("{user}:x:{id}:{id}::{folder}:/bin/sh\n")),
+            ("etc/group", format!("{user}:x:{id}:\n")),
         ] {
             // A root that was kept has the line.
             if let Some(mut text) = root.read_file(path)?
@@ -285,9 +350,11 @@ impl Job<'_> {
     /// A command as the script's user, in the source's folder, with the script's variables.
     pub fn command<'s>(&self, argv: impl IntoIterator<Item = &'s str>) -> Command {
         let mut command = Command::new(argv);
-        command.env.insert("HOME".into(), "/build".into());
-        command.env.insert("USER".into(), "builder".into());
-        command.env.extend(self.recipe.env.clone());
+        let ((id, user), folder) = (self.variation.user(), self.variation.build_folder());
+        self.variation.apply_to_environment(&mut command.env);
+        command.env.insert("HOME".into(), folder.into());
+        command.env.insert("USER".into(), user.into());
+        command.env.extend(self.env());
         // The first output is `$out`, whatever its name is.
         let first = self.recipe.outputs.first().map(|name| format!("{OUTPUT_DIRECTORY}/{name}"));
         command.env.extend(first.map(|place| ("out".to_owned(), place)));
@@ -295,8 +362,8 @@ impl Job<'_> {
             let place = format!("{OUTPUT_DIRECTORY}/{name}");
             command.env.insert(variable(name.as_str()), place);
         }
-        command.directory = SOURCE_DIRECTORY.to_owned();
-        command.owner = (BUILDER_ID, BUILDER_ID);
+        command.directory = SOURCE_DIRECTORY.replacen("/build", folder, 1);
+        command.owner = (id, id);
         command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));

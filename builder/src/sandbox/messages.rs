@@ -45,6 +45,10 @@ pub(super) enum Work {
         path: PathBuf,
         bytes: u64,
     },
+    /// Registers an emulator for the session's roots.
+    Emulate {
+        line: String,
+    },
     /// Answers with [`ScanReply`], then with a descriptor for each index that is sent.
     Scan {
         upper: PathBuf,
@@ -61,6 +65,8 @@ pub(super) struct Opened {
     pub(super) refusal: Option<String>,
     /// The pid of the root's init, as the host counts.
     pub(super) init: u32,
+    /// Why commands see the true clock and the like, although they were not to.
+    pub(super) undisguised: Option<String>,
 }
 
 /// One operation on an open root.

@@ -22,12 +22,14 @@
 //! # What a command sees
 //!
 //! The root, a private `/proc` (its `sys` read-only, host-wide files covered), a minimal `/dev`, an
-//! empty `/sys`, empty `/tmp` and `/build` (for recipes the latter is the root's own); host name `localhost`; no network (the loopback device
-//! is down); nothing on standard input, no other descriptor, exactly the environment it was given;
+//! empty `/sys`, empty `/tmp` and `/build` (for recipes the latter is the root's own); host name `localhost`; no network but
+//! a loopback device of its own; nothing on standard input, no other descriptor, exactly the environment it was given;
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
 mod cgroup;
+mod disguise;
+pub mod emulation;
 mod error;
 mod helper;
 mod identity;
@@ -41,6 +43,7 @@ mod scan;
 mod session;
 mod wire;
 
+pub use disguise::{Disguise, ShiftedClock};
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use drystone_store::tree::TreePath;
 use serde::{Deserialize, Serialize};
 
+use super::Disguise;
 use super::resources::{Bytes, Limit, Resources};
 
 /// What the commands in a root may do.
@@ -49,6 +50,8 @@ pub struct RootRequest {
     /// Directories that the trees have, relative to the root, that are covered by an empty tmpfs
     /// as `/tmp`, `/build` and `/dev` are; nothing below them is kept.
     pub tmpfs: Vec<String>,
+    /// How commands see the world.
+    pub disguise: Disguise,
 }
 
 impl RootRequest {
@@ -63,6 +66,7 @@ impl RootRequest {
             hostname: "localhost".to_owned(),
             pid_base: None,
             tmpfs: Vec::new(),
+            disguise: Disguise::default(),
         }
     }
 }

@@ -48,6 +48,11 @@ impl Root {
         self.opened.refusal.as_deref()
     }
 
+    /// Why commands see what a [`super::Disguise`] was to hide; `None` when they do not.
+    pub fn undisguised(&self) -> Option<&str> {
+        self.opened.undisguised.as_deref()
+    }
+
     /// Runs a command to its end. Standard output and error go to `log`; whatever the command
     /// left running is killed.
     ///

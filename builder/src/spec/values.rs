@@ -132,6 +132,14 @@ impl LocalPath {
         Ok(Self(text.into()))
     }
 
+    /// This path, written in a file that another path names, as seen from where that one is written.
+    pub(super) fn beside(&self, file: &Self) -> Self {
+        match file.0.rsplit_once('/') {
+            Some((folder, _)) => Self(format!("{folder}/{}", self.0).into()),
+            None => self.clone(),
+        }
+    }
+
     /// The path as written.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -7,6 +7,7 @@
 mod changes;
 mod checkout;
 mod contained;
+mod disguise;
 mod isolation;
 mod limits;
 mod probe;
@@ -35,6 +36,7 @@ fn main() {
         .chain(changes::TESTS)
         .chain(isolation::TESTS)
         .chain(limits::TESTS)
+        .chain(disguise::TESTS)
         .chain(speed::TESTS)
         .chain(rootless::TESTS)
     {

@@ -21,9 +21,37 @@ pub fn main_if_requested() {
         Some("daemon") => daemon(),
         Some("xattr") => xattr(),
         Some("deep") => deep(),
+        Some("clocks") => clocks(),
+        Some("random") => random(),
         other => panic!("no such probe: {other:?}"),
     }
     std::process::exit(0);
+}
+
+/// Prints what every way to ask for the time says.
+fn clocks() {
+    let ask = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the time is a valid place to write to.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        time.tv_sec
+    };
+    println!("realtime {}", ask(libc::CLOCK_REALTIME));
+    println!("coarse {}", ask(libc::CLOCK_REALTIME_COARSE));
+    println!("monotonic {}", ask(libc::CLOCK_MONOTONIC));
+    // SAFETY: a null pointer asks for the result alone.
+    println!("time {}", unsafe { libc::time(std::ptr::null_mut()) });
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    // SAFETY: the time is a valid place to write to.
+    unsafe { libc::gettimeofday(&raw mut time, std::ptr::null_mut()) };
+    println!("gettimeofday {}", time.tv_sec);
+}
+
+fn random() {
+    let mut bytes = [0_u8; 20];
+    // SAFETY: the buffer has the length that is given.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    println!("{}", bytes.map(|byte| format!("{byte:02x}")).concat());
 }
 
 fn say(name: &str, result: libc::c_long) {
@@ -104,6 +132,9 @@ fn network() {
         let raw = unsafe { libc::socket(family, libc::SOCK_RAW, 1) };
         println!("raw {family} {}", raw >= 0);
     }
+    let answers = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|own| std::net::TcpStream::connect(own.local_addr()?).map(drop));
+    println!("loopback {}", answers.is_ok());
 }
 
 /// Forks until the kernel refuses; prints how often that worked.

@@ -44,6 +44,7 @@ pub use roots::{Root, root_name};
 pub use substitution::Substituted;
 pub use trees::TreeIngest;
 pub use usage::{LayerInfo, Maker, PathInfo, RootUsage, StoreUsage, TreeInfo, UsageOfKind};
+pub use verify::content::{Examined, examine_layer};
 pub use verify::{Lost, Problem, Repair, VerifyOptions, VerifyReport};
 
 use crate::derivation::Derivation;

@@ -10,8 +10,10 @@ use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::BpfProgram;
 
-use super::super::request::{Command, Profile};
+use super::super::disguise::Disguise;
+use super::super::request::{Command, Profile, RootRequest};
 use super::super::resources::Resources;
+use super::disguise;
 
 /// Exactly what maintainer scripts may do inside their namespace.
 const CONFIGURE: CapabilitySet = CapabilitySet::CHOWN
@@ -61,8 +63,8 @@ pub(super) struct Stopped {
 /// Confines this process and becomes the command; returns only when that fails.
 pub(super) fn become_command(
     command: &Command,
-    profile: Profile,
-    filter: &BpfProgram,
+    request: &RootRequest,
+    filters: &[&BpfProgram],
     output: (&OwnedFd, &OwnedFd),
     report: RawFd,
 ) -> Stopped {
@@ -75,20 +77,24 @@ pub(super) fn become_command(
             take_terminal()?;
         }
         reset_signals();
-        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let disguise = &request.disguise;
+        rustix::process::umask(Mode::from_raw_mode(disguise.umask.unwrap_or(0o022)));
         set_limits(&command.resources);
         set_processors(command.resources.cpus);
         offer_to_the_killer();
         hide_group();
-        fix_addresses();
+        if !disguise.random_addresses {
+            fix_addresses();
+        }
+        disguise::prepare_process(disguise);
         rustix::process::chdir(&*command.directory).map_err(fail("entering the directory"))?;
-        set_identity(command.owner, profile).map_err(fail("dropping privileges"))?;
+        set_identity(command.owner, request.profile).map_err(fail("dropping privileges"))?;
         rustix::thread::set_no_new_privs(true).map_err(fail("no_new_privs"))
     })();
     if let Err(stopped) = confined {
         return stopped;
     }
-    execute(command, filter)
+    execute(command, &request.disguise, filters)
 }
 
 /// Standard streams and nothing else; `report` closes itself when the command starts.
@@ -225,7 +231,7 @@ fn set_identity(owner: (u32, u32), profile: Profile) -> Result<(), Errno> {
     rustix::thread::set_capabilities(None, sets)
 }
 
-fn execute(command: &Command, filter: &BpfProgram) -> Stopped {
+fn execute(command: &Command, disguise: &Disguise, filters: &[&BpfProgram]) -> Stopped {
     let text = |text: &str| {
         CString::new(text).map_err(|_| Stopped {
             step: "an argument or variable has a NUL byte",
@@ -234,11 +240,14 @@ fn execute(command: &Command, filter: &BpfProgram) -> Stopped {
     };
     let prepared = (|| {
         let argv = command.argv.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>()?;
-        let env = command
+        let mut env = command
             .env
             .iter()
             .map(|(name, value)| text(&format!("{name}={value}")))
             .collect::<Result<Vec<_>, _>>()?;
+        if disguise.reverse_environment {
+            env.reverse();
+        }
         let programs =
             candidates(command).iter().map(|path| text(path)).collect::<Result<Vec<_>, _>>()?;
         Ok((argv, env, programs))
@@ -247,7 +256,7 @@ fn execute(command: &Command, filter: &BpfProgram) -> Stopped {
         Ok(prepared) => prepared,
         Err(stopped) => return stopped,
     };
-    if seccompiler::apply_filter(filter).is_err() {
+    if filters.iter().any(|filter| seccompiler::apply_filter(filter).is_err()) {
         return Stopped { step: "seccomp", errno: last_errno() };
     }
     let pointers = |words: &[CString]| {

@@ -12,24 +12,27 @@ use super::super::error::Failure;
 use super::super::messages::{InitReply, InitRequest};
 use super::super::request::{Command, Ending, RootRequest};
 use super::super::wire::Connection;
+use super::disguise::{self, Gate, Tracing};
 use super::watch::Watch;
-use super::{confine, mounts};
+use super::{confine, mounts, network};
 
 /// Sets the root up and serves until the supervisor is gone.
 pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfProgram) -> i32 {
     if !matches!(supervisor.receive::<()>(), Ok(Some(_))) {
         return 1;
     }
-    let result = set_up(request).and_then(|()| signals());
-    let (ready, signals) = match result {
-        Ok(signals) => (Ok(()), Some(signals)),
+    let result = set_up(request).and_then(|tracing| Ok((tracing, signals()?)));
+    let (ready, prepared) = match result {
+        Ok((Traced::Refused(problem), signals)) => (Ok(Some(problem)), Some((None, signals))),
+        Ok((Traced::Yes(tracing), signals)) => (Ok(None), Some((Some(tracing), signals))),
+        Ok((Traced::No, signals)) => (Ok(None), Some((None, signals))),
         Err(failure) => (Err(failure), None),
     };
-    if supervisor.send::<Result<(), Failure>>(&ready).is_err() {
+    if supervisor.send::<Result<Option<String>, Failure>>(&ready).is_err() {
         return 1;
     }
-    let Some(signals) = signals else { return 1 };
-    let init = Init { supervisor, request, filter, signals };
+    let Some((tracing, signals)) = prepared else { return 1 };
+    let init = Init { supervisor, request, filter, signals, tracing };
     while let Ok(Some(frame)) = supervisor.receive::<InitRequest>() {
         // An order to kill may cross the end of the command that it means.
         let InitRequest::Start(command) = frame.message else { continue };
@@ -44,7 +47,15 @@ pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfP
     0
 }
 
-fn set_up(request: &RootRequest) -> Result<(), Failure> {
+/// Whether commands are traced.
+enum Traced {
+    No,
+    Yes(Tracing),
+    /// They should be, and this host does not allow it.
+    Refused(String),
+}
+
+fn set_up(request: &RootRequest) -> Result<Traced, Failure> {
     let refused = |what: &str, error: rustix::io::Errno| {
         Failure::host(format!("{what} is refused"), "", Some(error.into()))
     };
@@ -58,16 +69,32 @@ fn set_up(request: &RootRequest) -> Result<(), Failure> {
     let _ = rustix::process::setsid();
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(|error| refused("setting the host name", error))?;
+    network::bring_loopback_up()?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
+    let traced = match request.disguise.needs_tracing() {
+        true => start_tracing(request),
+        false => Traced::No,
+    };
     if let Some(base) = request.pid_base {
         std::fs::write("/proc/sys/kernel/ns_last_pid", base.to_string())
             .map_err(|error| Failure::io("write", "/proc/sys/kernel/ns_last_pid", &error))?;
     }
     mounts::cover_proc()?;
+    disguise::cover(&request.disguise)?;
     // Commands run as the same user; they must not reach into this process through /proc.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    Ok(())
+    Ok(traced)
+}
+
+fn start_tracing(request: &RootRequest) -> Traced {
+    let tracing = Tracing::new(&request.disguise);
+    let attempt = tracing.attempt();
+    kill_all();
+    match attempt {
+        Ok(()) => Traced::Yes(tracing),
+        Err(error) => Traced::Refused(error.to_string()),
+    }
 }
 
 /// A descriptor that is readable when a child has ended.
@@ -93,6 +120,7 @@ struct Init<'a> {
     request: &'a RootRequest,
     filter: &'a BpfProgram,
     signals: OwnedFd,
+    tracing: Option<Tracing>,
 }
 
 impl Init<'_> {
@@ -100,6 +128,12 @@ impl Init<'_> {
     fn run(&self, command: &Command, output: &OwnedFd, error: &OwnedFd) -> Option<InitReply> {
         let not_started =
             |step: &str, errno: i32| Some(InitReply::NotStarted { step: step.to_owned(), errno });
+        let gate = match self.tracing.as_ref().map(Tracing::start).transpose() {
+            Ok(gate) => gate,
+            Err(error) => {
+                return not_started("tracing", error.raw_os_error().unwrap_or(libc::EAGAIN));
+            }
+        };
         let Ok((report, report_end)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         else {
             return not_started("a pipe", libc::EMFILE);
@@ -112,9 +146,9 @@ impl Init<'_> {
         }
         if child == 0 {
             drop(report);
-            self.child(command, output, error, report_end);
+            self.child(command, (output, error), report_end, gate);
         }
-        drop(report_end);
+        drop((report_end, gate));
         let (status, exceeded) = self.wait(child, Watch::new(command.resources))?;
         kill_all();
         let mut said = Vec::new();
@@ -127,15 +161,26 @@ impl Init<'_> {
         }
     }
 
-    fn child(&self, command: &Command, output: &OwnedFd, error: &OwnedFd, report: OwnedFd) -> ! {
-        let streams = (output, error);
-        let stopped = confine::become_command(
-            command,
-            self.request.profile,
-            self.filter,
-            streams,
-            report.as_raw_fd(),
-        );
+    fn child(
+        &self,
+        command: &Command,
+        streams: (&OwnedFd, &OwnedFd),
+        report: OwnedFd,
+        gate: Option<Gate>,
+    ) -> ! {
+        let passed = gate.as_ref().map_or(Ok(()), Gate::pass);
+        let tracing = self.tracing.as_ref().map(Tracing::filter);
+        let filters: Vec<&BpfProgram> = tracing.into_iter().chain([self.filter]).collect();
+        let stopped = match passed {
+            Ok(()) => confine::become_command(
+                command,
+                self.request,
+                &filters,
+                streams,
+                report.as_raw_fd(),
+            ),
+            Err(errno) => confine::Stopped { step: "tracing", errno },
+        };
         let message = [&stopped.errno.to_le_bytes(), stopped.step.as_bytes()].concat();
         let _ = std::fs::File::from(report).write_all(&message);
         // SAFETY: nothing of the parent's state may be run down here.

@@ -74,7 +74,22 @@ pub(super) fn furnish(root: &OwnedFd, request: &RootRequest) -> Result<(), Failu
         let path = path.trim_matches('/');
         mount_tmpfs(&open_inside(root, path)?, NO_DEVICES, c"mode=0755", path)?;
     }
+    if let Some(path) = &request.disguise.build_folder {
+        bind_build_folder(root, path)?;
+    }
     furnish_devices(root)
+}
+
+/// Lets `/build` stand at another path too. The directory is made in the root, where only outputs
+/// are looked at.
+fn bind_build_folder(root: &OwnedFd, path: &str) -> Result<(), Failure> {
+    match rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error).at("create, inside the root,", path),
+    }
+    let (build, place) = (open_inside(root, "build")?, open_inside(root, path)?);
+    mount(descriptor_path(&build), descriptor_path(&place), "", MountFlags::BIND, None)
+        .at("bind, inside the root,", path)
 }
 
 fn furnish_devices(root: &OwnedFd) -> Result<(), Failure> {

@@ -38,7 +38,8 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
     if request.storage != Some(Storage::Copy) {
         match mount_overlay(request, &upper, &work) {
             Ok(()) => {
-                let opened = Opened { storage: Storage::Overlay, refusal: None, init: 0 };
+                let opened =
+                    Opened { storage: Storage::Overlay, refusal: None, undisguised: None, init: 0 };
                 return Ok((open_mounted(request)?, upper, opened));
             }
             Err(Refused::Trees(failure)) => return Err(failure),
@@ -57,7 +58,11 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
     make_mount_points(&upper)?;
     let place = descriptor_path(&work.root);
     mount(descriptor_path(&upper), place, "", MountFlags::BIND, None).at("mount", &request.work)?;
-    Ok((open_mounted(request)?, upper, Opened { storage: Storage::Copy, refusal, init: 0 }))
+    Ok((
+        open_mounted(request)?,
+        upper,
+        Opened { storage: Storage::Copy, refusal, undisguised: None, init: 0 },
+    ))
 }
 
 /// Opens what is mounted, which the descriptor of the mount point does not show.

@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
-use super::{caller, checkout, descriptor_path, difference, directory, remove};
+use super::{caller, checkout, descriptor_path, difference, directory, emulate, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
@@ -125,6 +125,7 @@ fn serve_work(descriptor: OwnedFd) {
         Work::Rename { from, to, sync } => rename(&from, &to, sync),
         Work::CreateDirectory { path } => create_directory(&path),
         Work::Scratch { path, bytes } => scratch(&path, bytes),
+        Work::Emulate { line } => emulate::register(&line),
     };
     let _ = connection.send(&result);
 }

@@ -66,7 +66,8 @@ impl Supervisor {
         mounts::furnish(&root, request)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process) = start_init(request, &filter)?;
+        let (init, process, undisguised) = start_init(request, &filter)?;
+        opened.undisguised = undisguised;
         opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
@@ -156,7 +157,7 @@ fn die_with(parent: Option<Pid>) -> bool {
 fn start_init(
     request: &RootRequest,
     filter: &seccompiler::BpfProgram,
-) -> Result<(Connection, Pid), Failure> {
+) -> Result<(Connection, Pid, Option<String>), Failure> {
     let (init, other) = Connection::pair().at("make a connection for", "init")?;
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -186,8 +187,8 @@ fn start_init(
         std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
     }
     init.send(&()).at("talk to", "init")?;
-    match init.receive::<Result<(), Failure>>().at("hear from", "init")? {
-        Some(frame) => frame.message.map(|()| (init, process)),
+    match init.receive::<Result<Option<String>, Failure>>().at("hear from", "init")? {
+        Some(frame) => frame.message.map(|undisguised| (init, process, undisguised)),
         None => Err(Failure::host("init of the root ended while it was set up", "", None)),
     }
 }

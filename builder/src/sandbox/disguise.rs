@@ -1,0 +1,50 @@
+//! What commands are told instead of the truth, so that a second run differs in all that must not
+//! matter. A disguise is never part of a first run, so no identity knows of it.
+
+use serde::{Deserialize, Serialize};
+
+/// Another wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShiftedClock {
+    /// By how many seconds the clock that commands see is ahead.
+    pub ahead: i64,
+    /// The true time, in seconds since 1970, from which on files count as made by the run: their
+    /// times are ahead as well. Times before it are shown as they are.
+    pub since: i64,
+}
+
+/// How a root's commands see the world. The default hides nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disguise {
+    /// The wall clock, and the times of files made meanwhile. The monotonic clocks are true.
+    pub clock: Option<ShiftedClock>,
+    /// Directories are listed backwards.
+    pub reverse_directories: bool,
+    /// Numbers that a file system makes up are others: inodes, sizes of directories, blocks.
+    pub other_inodes: bool,
+    /// Kernel release, boot id, time since boot, size of memory are others.
+    pub other_kernel: bool,
+    /// One processor, of another model.
+    pub one_processor: bool,
+    /// Programs are laid out at random addresses.
+    pub random_addresses: bool,
+    /// Random numbers follow from this number instead of being random.
+    pub random_seed: Option<u64>,
+    /// Variables come in reverse order.
+    pub reverse_environment: bool,
+    /// The file mode creation mask instead of 022.
+    pub umask: Option<u32>,
+    /// Another path at which `/build` stands too (without a leading slash).
+    pub build_folder: Option<String>,
+}
+
+impl Disguise {
+    /// Whether system calls must be watched for it.
+    pub(super) fn needs_tracing(&self) -> bool {
+        self.clock.is_some()
+            || self.reverse_directories
+            || self.other_inodes
+            || self.other_kernel
+            || self.random_seed.is_some()
+    }
+}
