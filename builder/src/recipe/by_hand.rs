@@ -104,8 +104,7 @@ impl Job<'_> {
             false => &["/bin/sh", "-i"],
         };
         let mut command = self.unhurried(bench, argv);
-        let place = if bash { "\\w" } else { "$PWD" };
-        let prompt = format!("(drystone: {}) {place} $ ", self.name);
+        let prompt = format!("(drystone: {}) $PWD $ ", self.name);
         for (name, value) in [("PS1", prompt.as_str()), ("TERM", person.terminal), ("HISTFILE", "")]
         {
             command.env.insert(name.to_owned(), value.to_owned());
