@@ -96,7 +96,7 @@ impl Job<'_> {
         person: &Person<'_>,
     ) -> Result<Ending, SandboxError> {
         let owner = (BUILDER_ID, BUILDER_ID);
-        let script = self.recipe.script.clone().unwrap_or_default() + "\n";
+        let script = self.script().to_owned() + "\n";
         root.write_file(SCRIPT, script.as_bytes(), 0o644, owner)?;
         let bash = root.look("/usr/bin/bash")?.is_some();
         let argv: &[&str] = match bash {

@@ -111,7 +111,7 @@ impl Job<'_> {
     }
 
     /// The script that is run.
-    fn script(&self) -> &str {
+    pub(super) fn script(&self) -> &str {
         self.tools.script.as_deref().or(self.recipe.script.as_deref()).unwrap_or_default()
     }
 

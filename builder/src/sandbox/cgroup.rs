@@ -14,6 +14,9 @@ use super::Resources;
 /// How long the kernel may take to see that a group is empty.
 const REMOVAL_TRIES: u32 = 50;
 
+/// How names of groups begin; the id of the process that made one follows.
+const PREFIX: &str = "drystone-";
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The version of the interface: names of files differ.
@@ -54,6 +57,23 @@ impl Place {
         }
     }
 
+    /// Removes the groups of programs that were killed. Those with processes in them resist.
+    pub(super) fn sweep(&self) {
+        for place in [Some(&self.memory), self.pids.as_ref(), self.cpu.as_ref()] {
+            let entries = place.and_then(|place| fs::read_dir(place).ok());
+            for entry in entries.into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let maker = name
+                    .to_str()
+                    .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok());
+                let is_alive = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+                if maker.is_some_and(|pid| !is_alive(pid)) {
+                    let _ = fs::remove_dir(entry.path());
+                }
+            }
+        }
+    }
+
     /// What was found, for people.
     pub(super) fn describe(&self) -> String {
         let version = match self.version {
@@ -66,7 +86,7 @@ impl Place {
     /// Makes a group and moves a process into it.
     pub(super) fn create(&self, pid: u32) -> io::Result<Group> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("drystone-{}-{number}", std::process::id());
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
         let below = |place: &PathBuf| place.join(&name);
         let group = Group(Self {
             version: self.version,
@@ -242,7 +262,7 @@ fn try_directory(directory: &Path) -> Result<(), String> {
     let procs = directory.join("cgroup.procs");
     fs::File::options().write(true).open(procs).map_err(refused)?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let trial = directory.join(format!("drystone-trial-{}-{number}", std::process::id()));
+    let trial = directory.join(format!("{PREFIX}{}-trial-{number}", std::process::id()));
     fs::create_dir(&trial).map_err(refused)?;
     fs::remove_dir(&trial).map_err(refused)
 }
@@ -306,6 +326,14 @@ mod tests {
         assert_eq!(group.killed(), 0);
         fs::write(directory.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
         assert_eq!(group.killed(), 2);
+        // A group that a killed program left goes; what is in use, and what others made, stays.
+        for name in ["drystone-4194305-0", "drystone-x", "other-4194305"] {
+            fs::create_dir(slice.join(name)).unwrap();
+        }
+        found.sweep();
+        let left = |name: &str| slice.join(name).exists();
+        assert!(!left("drystone-4194305-0") && left("drystone-x") && left("other-4194305"));
+        assert!(directory.exists());
         group.limit(&Resources::default()).unwrap();
         assert_eq!((&*read("memory.max"), &*read("cpu.max")), ("max", "max 100000"));
     }

@@ -249,7 +249,12 @@ impl Root {
 /// Where this process can make control groups.
 fn place() -> Option<&'static Place> {
     static PLACE: OnceLock<Option<Place>> = OnceLock::new();
-    PLACE.get_or_init(|| Place::find().ok()).as_ref()
+    let find = || {
+        let place = Place::find().ok()?;
+        place.sweep();
+        Some(place)
+    };
+    PLACE.get_or_init(find).as_ref()
 }
 
 fn file(descriptor: OwnedFd) -> File {
