@@ -1,5 +1,6 @@
 //! Binary caches of a build: asked for what the store lacks, given what was built.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use drystone_builder::progress::{Event, Progress as _};
@@ -40,14 +41,18 @@ pub struct Caching {
 pub struct CacheReport {
     #[serde(flatten)]
     looked: Looked,
-    shared: Vec<SharedTo>,
+    /// What was written, by cache.
+    pub shared: Vec<SharedTo>,
 }
 
+/// What was written to one cache.
 #[derive(Debug, Clone, serde::Serialize)]
-struct SharedTo {
-    cache: String,
+pub struct SharedTo {
+    /// The cache.
+    pub cache: String,
+    /// What was written.
     #[serde(flatten)]
-    shared: Shared,
+    pub shared: Shared,
 }
 
 impl Caching {
@@ -92,6 +97,21 @@ impl Caching {
         }
     }
 
+    /// What trusted builders disagree about, each as one line that names the derivation.
+    pub fn disagreements(&self) -> Vec<String> {
+        self.caches.as_ref().map(|caches| caches.looked().disagreements).unwrap_or_default()
+    }
+
+    /// The caches, if there are any.
+    pub fn caches(&self) -> Option<&Arc<Caches>> {
+        self.caches.as_ref()
+    }
+
+    /// Whether there are a key to sign with and a cache of the user's to write to.
+    pub const fn can_share(&self) -> (bool, bool) {
+        (self.key.is_some(), !self.own.is_empty())
+    }
+
     /// The caches as repositories, in the order in which they are asked.
     pub fn repositories(&self) -> Vec<Arc<dyn Repository>> {
         self.caches.iter().flat_map(|caches| caches.repositories().cloned()).collect()
@@ -110,13 +130,23 @@ impl Caching {
     /// Signs what was built here and shares it with all that the build stands on. What fails is
     /// told and counted: failing to share never fails a build.
     pub async fn share(&self, store: &Store, display: &Display) -> CacheReport {
+        self.share_all(store, &store.used_derivations(), display).await
+    }
+
+    /// Shares what some derivations gave.
+    pub async fn share_all(
+        &self,
+        store: &Store,
+        derivations: &[DerivationId],
+        display: &Display,
+    ) -> CacheReport {
         let looked = self.caches.as_ref().map(|caches| caches.looked()).unwrap_or_default();
         let mut report = CacheReport { looked, shared: Vec::new() };
         let Some(key) = self.key.as_ref().filter(|_| !self.own.is_empty()) else { return report };
         let mut shares = Vec::new();
         let mut unsigned = Vec::new();
-        for id in store.used_derivations() {
-            match to_share(store, &id, key) {
+        for id in derivations {
+            match to_share(store, id, key) {
                 Ok(share) => shares.extend(share),
                 Err(error) => unsigned.push(format!("{id}: {error}")),
             }
@@ -195,6 +225,31 @@ fn context(derivation: &Derivation) -> BuildContext {
     let host = Platform::host().map(|host| format!("linux/{}", host.debian_name()));
     let is_foreign = derivation.platform.is_some() && derivation.platform != host;
     BuildContext { sandbox, emulation: derivation.sandbox.is_some() && is_foreign }
+}
+
+/// The kind of the store's facts about which derivations an image stands on. A build writes it, and
+/// what is lost of it costs nothing but a build.
+const FACT: &str = "stands-on";
+
+fn fact_key(image: &Path, platform: &str) -> String {
+    format!("{platform} {}", image.display())
+}
+
+/// Remembers all derivations that a build asked for.
+pub fn remember_used(store: &Store, image: &Path, platform: &str) -> Result<(), Failure> {
+    let ids: Vec<String> = store.used_derivations().iter().map(ToString::to_string).collect();
+    Ok(store.put_fact(FACT, &fact_key(image, platform), &ids.join(" "))?)
+}
+
+/// The derivations that the last build of an image asked for; `None` before the first one.
+pub fn used(
+    store: &Store,
+    image: &Path,
+    platform: &str,
+) -> Result<Option<Vec<DerivationId>>, Failure> {
+    let fact = store.fact(FACT, &fact_key(image, platform))?;
+    let read = |text: String| text.split(' ').filter_map(|id| id.parse().ok()).collect();
+    Ok(fact.map(read))
 }
 
 /// Whether image.toml named a cache: a project's cache is read only.

@@ -48,6 +48,8 @@ pub enum Family {
     Host,
     /// A signal ended the command; its number.
     Interrupted(i32),
+    /// The status of a command that was run by hand.
+    Status(u8),
 }
 
 impl Family {
@@ -62,6 +64,7 @@ impl Family {
             Self::Network => 6,
             Self::Integrity => 7,
             Self::Host => 8,
+            Self::Status(status) => status,
             Self::Interrupted(signal) => 128 + u8::try_from(signal).unwrap_or(2),
         }
     }

@@ -3,24 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use drystone_builder::base::{BaseImages, BaseSource};
 use drystone_builder::build::Built;
 use drystone_builder::lock::{Lock, LockError, PackageKey, Written};
 use drystone_builder::resolve::{Resolver, Sources, Update, is_complete, record_trees};
 use drystone_builder::settings::Settings;
-use drystone_builder::spec::{Image, Name, PackageName, Platform};
+use drystone_builder::spec::{Image, ImageName, Name, PackageName, Platform};
+use drystone_cache::registry::Registries;
 use drystone_store::digest::TreeHash;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use crate::bases::{self, RegistryBases};
 use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Display;
-use crate::wiring::{APT, downloader, lock_out_of_date, now};
+use crate::wiring::{APT, Wiring, downloader, lock_out_of_date, now};
 
 /// What a command that locks works with.
 pub struct Locking<'a> {
+    /// What opens the store.
+    pub wiring: &'a Wiring,
     /// The settings.
     pub settings: &'a Settings,
+    /// Registries that base images are in.
+    pub registries: &'a Registries,
     /// Whether the network may not be used.
     pub offline: bool,
     /// Whether the lock may not change.
@@ -29,16 +36,16 @@ pub struct Locking<'a> {
     pub display: &'a Display,
 }
 
-/// A package whose pin changed.
+/// A package, or a base image, whose pin changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Moved {
-    /// The package.
+    /// The package; of a base image the reference.
     pub name: String,
-    /// Its architecture.
+    /// Its architecture; `image` for a base image.
     pub architecture: String,
-    /// The old version.
+    /// The old version or digest.
     pub old: Option<String>,
-    /// The new version.
+    /// The new version or digest.
     pub new: Option<String>,
 }
 
@@ -61,7 +68,8 @@ impl Locking<'_> {
     ) -> Result<Lock, Failure> {
         let lock = Lock::read(&image.lock_path)?;
         let complete = lock.as_ref().is_some_and(|lock| is_complete(lock, image, platforms));
-        let nothing_to_lock = lock.is_none() && image.debian.is_none();
+        let nothing_to_lock =
+            lock.is_none() && image.debian.is_none() && image.tagged_base().is_none();
         if complete || nothing_to_lock {
             return Ok(lock.unwrap_or_default());
         }
@@ -157,12 +165,20 @@ impl Locking<'_> {
         update: &Update,
     ) -> Result<Lock, Failure> {
         let resolver = self.resolver(image);
-        runtime.block_on(async {
+        let mut share = runtime.block_on(async {
             tokio::select! {
                 share = resolver.lock_image(image, platforms, previous, update) => Ok(share?),
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
-        })
+        })?;
+        if image.tagged_base().is_some() {
+            let store = self.wiring.store(self.settings)?;
+            let source = RegistryBases::new(self.registries, runtime.handle());
+            let source: Option<&dyn BaseSource> = Some(&source);
+            let base = bases::pin(BaseImages { store: &store, source }, image, previous, update)?;
+            share.images.entry(image.name.clone()).or_default().base = base;
+        }
+        Ok(share)
     }
 
     /// Proves the pins of an image against what its archives list now; those that cannot be.
@@ -280,7 +296,7 @@ fn contradiction(old: &Lock, new: &Lock, image: &Image) -> Option<&'static str> 
 
 /// The pins that differ, for people and for JSON.
 pub fn moved(old: &Lock, new: &Lock) -> Vec<Moved> {
-    let moved = old.moved(new).into_iter().filter_map(|(old, new)| {
+    let packages = old.moved(new).into_iter().filter_map(|(old, new)| {
         let key = new.as_ref().or(old.as_ref())?;
         Some(Moved {
             name: key.name.to_string(),
@@ -289,7 +305,25 @@ pub fn moved(old: &Lock, new: &Lock) -> Vec<Moved> {
             new: new.as_ref().map(|key| key.version.to_string()),
         })
     });
-    moved.collect()
+    packages.chain(moved_bases(old, new)).collect()
+}
+
+/// The base images that differ.
+fn moved_bases(old: &Lock, new: &Lock) -> Vec<Moved> {
+    let base = |lock: &Lock, name: &ImageName| lock.images.get(name)?.base.clone();
+    let names: BTreeSet<&ImageName> = old.images.keys().chain(new.images.keys()).collect();
+    let mut moved = Vec::new();
+    for name in names {
+        let (old, new) = (base(old, name), base(new, name));
+        let Some(named) = new.as_ref().or(old.as_ref()).filter(|_| old != new) else { continue };
+        moved.push(Moved {
+            name: named.from.clone(),
+            architecture: "image".to_owned(),
+            old: old.as_ref().map(|base| base.digest.to_string()),
+            new: new.as_ref().map(|base| base.digest.to_string()),
+        });
+    }
+    moved
 }
 
 /// The moved pins as lines.

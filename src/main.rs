@@ -10,6 +10,7 @@
 
 mod answer;
 mod arguments;
+mod bases;
 mod caching;
 mod commands;
 mod diagnostics;

@@ -224,9 +224,14 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
         .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
 }
 
+/// Checks the text of an image.toml, and reads the files that its recipes stand in.
+pub fn parse_image(path: &Path, text: &str) -> Result<Image, Failure> {
+    Ok(Image::parse_with(path, text, &|path| std::fs::read_to_string(path))?)
+}
+
 /// Reads and checks an image.toml.
 pub fn read_image(path: &Path) -> Result<Image, Failure> {
-    Ok(Image::parse(path, &read_text(path)?)?)
+    parse_image(path, &read_text(path)?)
 }
 
 /// Reads an image.toml for building: what this version cannot build is refused with its place.

@@ -33,13 +33,25 @@ struct Runner<'a> {
     store: PathBuf,
     mirror: Option<&'static str>,
     is_apart: bool,
+    /// Whether user namespaces are refused to it.
+    is_plain: bool,
 }
+
+/// Refuses user namespaces to a command, in one where that can be done.
+const PLAIN_RUNNER: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
 
 impl<'a> Runner<'a> {
     /// With the store that all tests share, so that packages need not be imported again.
     fn first(world: &'a World, image: &str) -> Self {
         let project = world.project("first", image).folder;
-        Self { world, project, store: world.store.clone(), mirror: None, is_apart: false }
+        Self {
+            world,
+            project,
+            store: world.store.clone(),
+            mirror: None,
+            is_apart: false,
+            is_plain: false,
+        }
     }
 
     /// With an empty store, without the mirror, and with the first one's lock.
@@ -64,9 +76,15 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// On a host that runs no sandbox.
+    fn plain(mut self) -> Self {
+        self.is_plain = true;
+        self
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         let program = env!("CARGO_BIN_EXE_drystone");
-        let mut command = match self.is_apart {
+        let mut command = match self.is_apart || self.is_plain {
             true => Command::new("unshare"),
             false => Command::new(program),
         };
@@ -77,6 +95,9 @@ impl<'a> Runner<'a> {
         }
         if self.is_apart {
             command.args(["--net", program]);
+        }
+        if self.is_plain {
+            command.args(["--user", "--map-root-user", "sh", "-c", PLAIN_RUNNER, program]);
         }
         command.args(arguments).output().unwrap()
     }
@@ -174,6 +195,28 @@ fn a_second_runner_builds_nothing_and_moves_no_layers() {
     assert_eq!(answer.digest(), built.digest());
     assert_eq!(blobs["mounted"], answer.layers().len(), "{blobs}");
     second.verify();
+}
+
+#[test]
+fn without_a_sandbox_what_caches_have_is_enough_and_the_rest_is_listed() {
+    let Some(world) = World::shared() else { return };
+    let (secret, public) = key(&world, "runner");
+    let first = Runner::first(&world, SCRIPTED);
+    let cache = format!("file:{}", world.path("cache").display());
+    let built = first.build(&["--cache", &cache, "--signing-key", &secret]);
+    let mut second = first.next("second");
+    if can_run(&["unshare"], true) {
+        second = second.plain();
+    }
+    let read = ["--locked", "--cache", &cache, "--trusted-key", &public, "--substitute-only"];
+    let answer = second.build(&read);
+    assert_eq!((answer.digest(), answer.cache("missed")), (built.digest(), 0));
+    // Nobody vouches for what was configured: packages are pinned, and imported all the same.
+    let third = first.next("third");
+    let output = third.run(&["build", "--locked", "--cache", &cache, "--substitute-only"]);
+    let said = common::expect_failure(&output, 1, &["1 derivation would have to be built"]);
+    assert!(said.contains("configure configured-essential"), "{said}");
+    assert_eq!(third.logs(), 0);
 }
 
 #[test]
@@ -436,4 +479,145 @@ fn a_cache_that_cannot_be_reached_fails_no_build() {
     let answer = first.build(&arguments);
     assert_eq!(answer.report["cache"]["shared"], serde_json::json!([]), "nobody is asked");
     assert_eq!(fs::read_dir(world.path("mine")).unwrap().count(), 1, "nothing is written there");
+}
+
+impl Runner<'_> {
+    /// A command with `--json`, which must succeed.
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+#[test]
+fn a_store_is_filled_from_a_cache_without_building_and_builds_offline() {
+    let Some(world) = World::shared() else { return };
+    let (secret, public) = key(&world, "runner");
+    let first = Runner::first(&world, PLAIN);
+    let built = first.build(&[]);
+    // Built without a cache; shared afterwards.
+    let cache = format!("file:{}", world.path("cache").display());
+    let refused = first.run(&["cache", "push", "--cache", &cache]);
+    assert_eq!(refused.status.code(), Some(2), "without a key nothing is signed");
+    let pushed = first.json(&["cache", "push", "--cache", &cache, "--signing-key", &secret]);
+    let written = pushed["shared"][0]["written"].as_u64().unwrap();
+    assert!(written > 5 && pushed["derivations"] == written, "{pushed}");
+    let again = first.json(&["cache", "push", "--cache", &cache, "--signing-key", &secret]);
+    assert_eq!(again["shared"][0]["existed"], written);
+
+    let info = &first.json(&["cache", "info", "--cache", &cache, "--trusted-key", &public]);
+    let info = &info["caches"][0];
+    assert_eq!((&info["derivations"], &info["missing"]), (&written.into(), &serde_json::json!([])));
+    assert_eq!(info["signers"][0]["name"], "runner", "{info}");
+
+    let second = first.next("second").apart_if_possible();
+    let pulled =
+        second.json(&["cache", "pull", "--layers", "--cache", &cache, "--trusted-key", &public]);
+    assert_eq!((&pulled["known"], &pulled["missing"]), (&written.into(), &serde_json::json!([])));
+    second.verify();
+    let output = second.run(&["store", "gc"]);
+    assert!(output.status.success());
+    let answer = second.build(&["--locked", "--offline"]);
+    assert_eq!((answer.digest(), second.logs()), (built.digest(), 0));
+    // Whoever trusts nobody gets what the lock pins.
+    let third = first.next("third");
+    let pulled = third.json(&["cache", "pull", "--cache", &cache]);
+    let packages = Layout(world.path("cache")).packages();
+    assert_eq!(pulled["known"], packages, "{pulled}");
+}
+
+impl Runner<'_> {
+    fn apart_if_possible(self) -> Self {
+        if can_run(&["unshare"], true) { self.apart() } else { self }
+    }
+}
+
+#[test]
+fn a_cache_is_copied_checked_mended_and_pruned() {
+    let Some(registry) = Registry::start() else { return };
+    let Some(world) = World::shared() else { return };
+    let filled = Filled::new(&world);
+    let first = &filled.first;
+    let (cache, public) = (filled.cache.as_str(), filled.public.as_str());
+    let checked = |runner: &Runner<'_>, cache: &str| {
+        let output =
+            runner.run(&["cache", "verify", "--cache", cache, "--trusted-key", public, "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report["caches"][0].clone())
+    };
+    let (code, report) = checked(first, cache);
+    assert_eq!((code, &report["problems"]), (Some(0), &serde_json::json!([])));
+    assert!(report["signatures"].as_u64().unwrap() > 5 && report["unchecked_signatures"] == 0);
+
+    // Into a registry, and from there into another folder: byte for byte.
+    let there = registry.reference("team/cache");
+    let copied = first.json(&["cache", "sync", cache, &there]);
+    assert_eq!(copied["failed"], serde_json::json!([]), "{copied}");
+    let again = first.json(&["cache", "sync", cache, &there]);
+    assert_eq!((&again["written"], &again["blobs"]), (&0.into(), &0.into()));
+    assert_eq!(again["existed"], copied["written"]);
+    let other = registry.reference("team/mirror");
+    let mounted = first.json(&["cache", "sync", &there, &other, "-f", "image.toml"]);
+    assert_eq!(mounted["blobs"], 0, "within a registry nothing is sent: {mounted}");
+    let (code, _) = checked(first, &other);
+    assert_eq!(code, Some(0));
+    let mut copy = first.next("copy");
+    copy.mirror = None;
+    let answer = copy.build(&["--locked", "--cache", &there, "--trusted-key", public]);
+    assert_eq!((answer.digest(), answer.cache("missed")), (filled.built.digest(), 0));
+
+    // A layer is damaged: it is named, removed, and shared again.
+    let layer = filled.layout.layers(&filled.built).pop().unwrap();
+    let path = filled.layout.blob(&layer);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (code, report) = checked(first, cache);
+    assert_eq!(code, Some(7));
+    let problems = report["problems"].as_array().unwrap();
+    assert!(problems.iter().all(|it| it["blob"] == format!("sha256:{layer}")), "{report}");
+    first.json(&["cache", "verify", "--repair", "--cache", cache, "--trusted-key", public]);
+    assert!(!path.exists());
+    let signing = ["--signing-key", filled.secret.as_str()];
+    first.json(&[&["cache", "push", "--cache", cache][..], &signing].concat());
+    assert_eq!(checked(first, cache).0, Some(0));
+    assert!(path.exists());
+
+    // Another image leaves the cache, and this one stays.
+    let more = Runner {
+        project: world
+            .project(
+                "more",
+                &PLAIN
+                    .replace("team/plain", "team/more")
+                    .replace("\"hello\"]\n[", "\"hello\", \"tzdata\"]\n["),
+            )
+            .folder,
+        ..Runner::first(&world, PLAIN)
+    };
+    let built = more.build(&[&["--cache", cache][..], &signing].concat());
+    assert!(built.shared("written") > 0, "{}", built.report["cache"]);
+    let image = first.project.join("image.toml").display().to_string();
+    let wrong = first.run(&[
+        "cache",
+        "prune",
+        cache,
+        "--keep",
+        &more.project.join("image.toml").display().to_string().replace("more", "first"),
+        "--keep",
+        "none.toml",
+    ]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let plan = first.json(&["cache", "prune", cache, "--keep", &image, "--dry-run"]);
+    let pruned = first.json(&["cache", "prune", cache, "--keep", &image]);
+    assert_eq!(plan["removed"], pruned["removed"]);
+    assert!(!pruned["removed"].as_array().unwrap().is_empty(), "{pruned}");
+    assert_eq!(pruned["blobs"], 0, "what is younger than a day stays");
+    assert_eq!(checked(first, cache).0, Some(0));
+    let answer = filled.again("last", &[]);
+    assert_eq!(answer.cache("missed"), 0);
 }

@@ -83,7 +83,7 @@ fn project(world: &World) -> Project {
     for (name, script, ..) in SEEDS {
         recipe(name, script);
     }
-    recipe("steady", "cp text $out/x; ls | sort > $out/list; date -r text > $out/time");
+    recipe("steady", "cp text $out/x; ls | sort > $out/list; date -u -r text > $out/time");
     let names: Vec<String> = SEEDS.iter().map(|seed| format!("\"{}\"", seed.0)).collect();
     write!(image, "[image]\nrecipes = [\"steady\"]\n# {}\n", names.join(" ")).unwrap();
     let project = world.project("seeds", &image);

@@ -342,11 +342,26 @@ fn a_failing_script_is_shown_with_its_output() {
 fn a_script_that_makes_something_new_each_time_is_named() {
     let deb = Deb {
         name: "random",
-        control: &[("postinst", "#!/bin/sh\nhead -c 8 /dev/urandom >/etc/random-id\n")],
+        control: &[(
+            "postinst",
+            "#!/bin/sh\nset -e\nmkdir -p /var/lib/random/a\n\
+             head -c 8 /dev/urandom | tee /etc/random-id >/var/lib/random/a/id\n",
+        )],
         ..PLAIN
     };
     let Some(hostile) = Hostile::new(&deb) else { return };
-    hostile.fails(4, &["/etc/random-id", "remove-state"]);
+    hostile.fails(4, &["/etc/random-id", "remove-state = [", "{ path = \"/etc/random-id\""]);
+    // The mend, as the message has it; a folder goes with all below it.
+    let path = hostile.project.folder.join("image.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let mend = "remove-state = [{ path = \"/etc/random-id\", reason = \"anew\" }, \
+                { path = \"/var/lib/random\", reason = \"anew\" }]\n";
+    fs::write(&path, text.replace("[debian.repository", &format!("{mend}[debian.repository")))
+        .unwrap();
+    let root = hostile.world.build(&hostile.project, &[]).root();
+    for path in ["etc/random-id", "var/lib/random", "var/lib/random/a/id"] {
+        assert!(root.get(path).is_none(), "{path}");
+    }
 }
 
 #[test]

@@ -179,7 +179,45 @@ fn what_is_wrong_is_told_with_its_mend() {
             1,
             &["was silent for longer than its silence limit", "`silence-limit`"],
         ),
-        ("outside", script("echo x > /etc/passwd"), 1, &["status 2", "Permission denied"]),
+        (
+            "memory",
+            image(
+                "[recipe.app]\nscript = \"head -c 200000000 /dev/zero > /tmp/x; sleep 60\"\n\
+                 memory-limit = \"64M\"\n",
+            ),
+            1,
+            &["used more memory than its memory limit of 64 MiB", "--memory-limit"],
+        ),
+        (
+            "disk",
+            image(
+                "[recipe.app]\nscript = \"head -c 100000000 /dev/zero > $out/x; sleep 60\"\n\
+                 disk-limit = \"16M\"\n",
+            ),
+            1,
+            &["wrote more than its disk limit of 16 MiB", "`disk-limit`"],
+        ),
+        (
+            "forks",
+            image(
+                "[recipe.app]\nscript = \"for i in $(seq 60); do sleep 60 & done; wait\"\n\
+                 process-limit = 30\n",
+            ),
+            1,
+            &["recipe app: the script", "`process-limit`"],
+        ),
+        (
+            "spins",
+            image("[recipe.app]\nscript = \"while :; do :; done\"\ncpu-time-limit = \"500ms\"\n"),
+            1,
+            &["used more processor time than its limit of 500ms", "--cpu-time-limit"],
+        ),
+        (
+            "outside",
+            script("echo x > /etc/passwd"),
+            1,
+            &["status 2", "Permission denied", "/etc/passwd belongs to the inputs"],
+        ),
         ("empty", script("true"), 1, &["output `out` is empty", "$out"]),
         ("fifo", script("mkfifo $out/pipe"), 1, &["holds a fifo: /pipe"]),
         (
@@ -346,14 +384,118 @@ fn recipes_can_be_worked_with_alone() {
     let said = common::succeed(&mut world.drystone(&command));
     assert_eq!(said, "here\nlib\n/out/out\n1000\n");
     let output = world.drystone(&["shell", "app", "-f", &file, "-c", "exit 3"]).output().unwrap();
-    common::expect_failure(&output, 1, &["exited with status 3"]);
+    assert_eq!(output.status.code(), Some(3), "the command's own status");
+    let output = world.drystone(&["shell", "app", "-f", &file]).output().unwrap();
+    common::expect_failure(&output, 2, &["no terminal", "-c COMMAND"]);
     let output = world.try_build(&project, &["--recipe", "libb"]);
     common::expect_failure(&output, 2, &["there is no recipe `libb`", "app, lib"]);
     let output = world.try_build(&project, &["--keep-failed"]);
     let said = common::expect_failure(&output, 1, &["drystone shell app --kept "]);
-    let kept = said.split("--kept ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let kept = said.split("--kept ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let command = ["shell", "app", "-f", &file, "--kept", &kept, "-c", "cat code"];
     assert_eq!(common::succeed(&mut world.drystone(&command)), "here\n");
+}
+
+/// A shell at a terminal: jobs, sizes, the build's variables, and the shell's own exit status.
+#[test]
+fn a_shell_is_opened_at_a_terminal() {
+    use std::io::{Read as _, Write as _};
+    let Some(world) = World::shared() else { return };
+    let project = world.project(
+        "person",
+        &image("[recipe.app]\nscript = \"echo made > $out/made\"\nsource = \"src\"\n"),
+    );
+    project.write("src/code", "here\n");
+    let file = project.folder.join("image.toml").display().to_string();
+    let drystone = world.drystone(&["shell", "app", "-f", &file]);
+    let line: Vec<String> = std::iter::once(drystone.get_program())
+        .chain(drystone.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line.join(" "), "/dev/null"]).env("TERM", "xterm");
+    for (name, value) in drystone.get_envs() {
+        if let Some(value) = value {
+            script.env(name, value);
+        }
+    }
+    let mut child = script
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut said = String::new();
+    let mut until = |wanted: &str, said: &mut String| {
+        let mut bytes = [0; 4096];
+        while !said.contains(wanted) {
+            let count = output.read(&mut bytes).unwrap();
+            assert!(count > 0, "it ended without {wanted}: {said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    };
+    until("(drystone: app) /build/source $ ", &mut said);
+    let commands = "test -t 0 && echo terminal-$((1+1)); cat code; stty size; tty\n\
+                    sleep 100 &\njobs; kill %1\n\
+                    sh -e /build/script; cat $out/made; id -u; echo end-$((3+4))\n";
+    input.write_all(commands.as_bytes()).unwrap();
+    until("end-7", &mut said);
+    // The interrupt key reaches what runs, and neither the shell nor drystone.
+    input.write_all(b"sleep 100\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    input.write_all(b"\x03").unwrap();
+    input.write_all(b"echo status-$?; exit 5\n").unwrap();
+    until("status-130", &mut said);
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(5), "{said}");
+    for wanted in ["terminal-2", "here", "24 80", "/dev/pts/0", "Running", "made", "1000"] {
+        assert!(said.contains(wanted), "{wanted} is missing: {said}");
+    }
+}
+
+/// A log is followed while another process builds.
+#[test]
+fn a_log_is_followed_while_it_grows() {
+    use std::io::{BufRead as _, Read as _};
+    let Some(world) = World::shared() else { return };
+    let unique = world.folder.path().display().to_string();
+    let project = world.project(
+        "followed",
+        &image(&format!(
+            "[recipe.app]\nscript = \"echo first {unique}; sleep 5; echo second; echo x > $out/x\"\n"
+        )),
+    );
+    let file = project.folder.join("image.toml").display().to_string();
+    let mut build = world
+        .drystone(&["build", &file, "--recipe", "app"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    loop {
+        let said = world.drystone(&["log", "app", "-f", &file]).output().unwrap();
+        if String::from_utf8_lossy(&said.stdout).contains("first") {
+            break;
+        }
+        assert!(build.try_wait().unwrap().is_none(), "the build ended without a log");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let mut follower = world
+        .drystone(&["log", "app", "--follow", "-f", &file])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, format!("first {unique}\n"));
+    assert!(build.try_wait().unwrap().is_none(), "it is told while the script runs");
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "second\n");
+    assert!(follower.wait().unwrap().success());
+    assert!(build.wait().unwrap().success());
 }
 
 /// Archives are fetched by digest, unpacked in the sandbox, and kept for builds without network.

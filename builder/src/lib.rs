@@ -1,5 +1,6 @@
 //! From `image.toml` to an image: specification, lock, graph, realisation, image, outputs.
 
+pub mod base;
 pub mod build;
 pub mod check;
 pub mod configure;

@@ -14,11 +14,12 @@ use std::path::Path;
 use std::process::Command;
 
 use drystone_builder::sbom::licence::Licence;
+use drystone_builder::sbom::source::Source;
 use drystone_builder::sbom::{Bill, File, Package, cyclonedx, spdx};
 use drystone_store::digest::BlobDigest;
 use serde_json::{Value, json};
 
-/// Two packages, one of which needs the other, and two files.
+/// Two packages, one of which needs the other, two files, and two sources of a recipe.
 fn bill() -> Bill {
     let package = |name: &str, licence: &str, needs: &[&str]| Package {
         name: name.to_owned(),
@@ -42,6 +43,15 @@ fn bill() -> Bill {
         sha256: BlobDigest::of(path.as_bytes()),
         url: url.map(str::to_owned),
     };
+    let source = |name: &str, purl: Option<&str>, licence: Option<&str>| Source {
+        recipe: "app".to_owned(),
+        name: name.to_owned(),
+        version: purl.map(|_| "1.2.0".to_owned()),
+        purl: purl.map(str::to_owned),
+        url: Some(format!("https://example.org/{name}")),
+        sha256: Some(BlobDigest::of(name.as_bytes())),
+        licence: licence.map(str::to_owned),
+    };
     Bill {
         name: "hello".to_owned(),
         tag: "latest".to_owned(),
@@ -50,6 +60,10 @@ fn bill() -> Bill {
         created: 1_700_000_000,
         packages: vec![package("app", "prose", &["libc++1"]), package("libc++1", own, &[])],
         files: vec![file("/a b", None), file("/x", Some("https://example.org/x"))],
+        sources: vec![
+            source("@scope/left-pad", Some("pkg:npm/%40scope/left-pad@1.2.0"), Some("MIT OR ISC")),
+            source("source.tar.gz", None, None),
+        ],
     }
 }
 
@@ -76,7 +90,11 @@ fn spdx_has_every_fact() {
     assert_eq!(document["spdxVersion"], "SPDX-2.3");
     assert_eq!(document["creationInfo"]["created"], "2023-11-14T22:13:20Z");
     let packages = document["packages"].as_array().unwrap();
-    assert_eq!(packages.len(), 5);
+    assert_eq!(packages.len(), 7);
+    let source = packages.iter().find(|it| it["name"] == "@scope/left-pad").unwrap();
+    assert_eq!(source["primaryPackagePurpose"], "SOURCE");
+    assert_eq!(source["licenseDeclared"], "MIT OR ISC");
+    assert_eq!(source["externalRefs"][0]["referenceLocator"], "pkg:npm/%40scope/left-pad@1.2.0");
     let library = packages.iter().find(|it| it["name"] == "libc++1").unwrap();
     assert_eq!(library["SPDXID"], "SPDXRef-Package-libc-2b--2b-1-amd64");
     assert_eq!(library["licenseDeclared"], "LicenseRef-Debian-own");
@@ -116,11 +134,13 @@ fn cyclonedx_has_every_fact() {
     assert_eq!(document["specVersion"], "1.5");
     assert_eq!(document["metadata"]["component"]["name"], "hello");
     let components = document["components"].as_array().unwrap();
-    assert_eq!(components.len(), 4);
+    assert_eq!(components.len(), 6);
+    assert_eq!(components[4]["purl"], "pkg:npm/%40scope/left-pad@1.2.0");
+    assert_eq!(components[5]["externalReferences"][0]["type"], "distribution");
     assert_eq!(components[1]["licenses"][0]["expression"], "LicenseRef-Debian-own");
     assert_eq!(components[3]["externalReferences"][0]["url"], "https://example.org/x");
     let dependencies = document["dependencies"].as_array().unwrap();
-    assert_eq!(dependencies[0]["dependsOn"].as_array().unwrap().len(), 4);
+    assert_eq!(dependencies[0]["dependsOn"].as_array().unwrap().len(), 6);
     assert_eq!(dependencies[1]["dependsOn"][0], components[1]["bom-ref"]);
 }
 
@@ -136,6 +156,7 @@ fn cyclonedx_matches_its_schema() {
     let mut empty = bill();
     empty.packages.clear();
     empty.files.clear();
+    empty.sources.clear();
     empty.manifest = None;
     for bill in [bill(), empty] {
         let document = parse(&cyclonedx::document(&bill));

@@ -29,8 +29,8 @@ fn full_set(blobs: &Blobs) -> ImageSet {
     config.user = Some(UserIds { uid: 1, gid: 2 });
     config.exposed_ports = ["80".parse().unwrap(), "53/udp".parse().unwrap()].into();
     config.env = [("A".to_owned(), "b".to_owned())].into();
-    config.entrypoint = vec!["/hello".into()];
-    config.command = vec!["x".into()];
+    config.entrypoint = Some(vec!["/hello".into()]);
+    config.command = Some(vec!["x".into()]);
     config.volumes = ["/data".to_owned()].into();
     config.working_directory = Some("/".into());
     config.labels = [("a".to_owned(), "b".to_owned())].into();

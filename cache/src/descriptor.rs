@@ -35,11 +35,22 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Facts about the content.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_none",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// The platform that a manifest is for, as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Value>,
+}
+
+/// Some registries write null where there are no annotations.
+fn null_is_none<'de, D: serde::Deserializer<'de>>(
+    value: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 impl Descriptor {

@@ -171,6 +171,20 @@ impl RegistryError {
         }
     }
 
+    /// Whether the repository did answer, and what it has is missing or wrong.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Mismatch { .. }
+            | Self::Size { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::Missing { .. }
+            | Self::Truncated { .. } => true,
+            Self::Source { source, .. } => source.is_answer(),
+            _ => false,
+        }
+    }
+
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
         match self {

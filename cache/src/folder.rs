@@ -11,10 +11,12 @@
 //! index changes under a lock on the folder, the same that `build --oci-layout` takes. What others
 //! wrote into the index stays as it is. Referrers are found by the tag of their subject.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_store::digest::BlobDigest;
@@ -51,6 +53,16 @@ impl Folder {
             path: Arc::new(path),
             traffic: Traffic::new(),
         }
+    }
+
+    /// Removes blobs that nothing in the index leads to, how many and of how many bytes. Those
+    /// younger than `age` stay: somebody may be about to name them.
+    ///
+    /// # Errors
+    /// Files that cannot be read or removed; a manifest that cannot be understood, since what it
+    /// keeps is not known.
+    pub async fn sweep(&self, age: Duration) -> Result<(u64, u64), RegistryError> {
+        self.blocking(Kind::Delete, move |layout| layout.sweep(age)).await
     }
 
     /// Runs what blocks on a thread of its own.
@@ -271,6 +283,65 @@ impl Layout {
             }
             None => Ok(()),
         }
+    }
+
+    /// Removes blobs that nothing leads to.
+    fn sweep(&self, age: Duration) -> Result<(u64, u64), RegistryError> {
+        let index = match File::open(&*self.path) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, 0)),
+            Err(error) => return Err(RegistryError::file("read", &*self.path)(error)),
+        };
+        index.lock().map_err(RegistryError::file("lock", &*self.path))?;
+        let kept = self.reachable()?;
+        let folder = self.path.join("blobs/sha256");
+        let (mut count, mut bytes) = (0, 0);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, 0)),
+            Err(error) => return Err(RegistryError::file("list", folder)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(RegistryError::file("list", &folder))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // What has another name is not ours, or still being written.
+            let Some(digest) = BlobDigest::from_hex(name) else { continue };
+            let metadata = fs::metadata(&path).map_err(RegistryError::file("look at", &path))?;
+            let modified = metadata.modified().map_err(RegistryError::file("look at", &path))?;
+            let is_young = modified.elapsed().is_ok_and(|elapsed| elapsed < age);
+            if !kept.contains(&digest) && !is_young && remove(&path)? {
+                count += 1;
+                bytes += metadata.len();
+            }
+        }
+        Ok((count, bytes))
+    }
+
+    /// The digests that the index leads to: manifests, and all that they name.
+    fn reachable(&self) -> Result<BTreeSet<BlobDigest>, RegistryError> {
+        let digest_of = |entry: &Value| {
+            entry["digest"].as_str().and_then(|text| text.parse::<BlobDigest>().ok())
+        };
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<BlobDigest> = self.entries()?.iter().filter_map(digest_of).collect();
+        while let Some(digest) = open.pop() {
+            if !reached.insert(digest) {
+                continue;
+            }
+            let path = self.blob_path(&digest);
+            let Some(bytes) = read_bounded(&path, MOST_MANIFEST_BYTES)? else { continue };
+            let manifest: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| self.not_a_layout(&path, error.to_string()))?;
+            reached.extend(digest_of(&manifest["config"]));
+            for list in ["layers", "blobs"] {
+                let entries = manifest[list].as_array().into_iter().flatten();
+                reached.extend(entries.filter_map(digest_of));
+            }
+            open.extend(
+                manifest["manifests"].as_array().into_iter().flatten().filter_map(digest_of),
+            );
+        }
+        Ok(reached)
     }
 
     fn not_a_layout(&self, path: &Path, reason: String) -> RegistryError {

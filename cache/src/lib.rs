@@ -15,6 +15,7 @@
 //! function of values: no network, no clock.
 
 pub mod agreement;
+pub mod attachment;
 pub mod attestation;
 pub mod binary_cache;
 pub mod bundle;

@@ -1,11 +1,14 @@
 //! `build`, `lock`, `update`, `plan`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use drystone_builder::output::EngineKind;
+use drystone_builder::realise::CommandLimits;
+use drystone_builder::sandbox::Resources;
 
-use super::{CacheArguments, ImageFile, ImageOption, RegistryArguments};
+use super::{AttachArguments, CacheArguments, ImageFile, ImageOption, RegistryArguments};
 
 /// Where packages come from, and with how many hands.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,6 +29,58 @@ pub struct ArchiveArguments {
     /// How many steps run at once [default: the number of processors]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<String>,
+}
+
+/// What each command of a build may use up.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Limits (for each script; before those of recipes)")]
+pub struct LimitArguments {
+    /// Memory of all its processes, as `4G` [default: nine tenths of this host's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_limit: Option<u64>,
+    /// What it may write, as `20G` [default: 64G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub disk_limit: Option<u64>,
+    /// Processes and threads at once [default: 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub process_limit: Option<u32>,
+    /// Processors that it runs on [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpu_limit: Option<u32>,
+    /// Processor time of all its processes together, as `1h`
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub cpu_time_limit: Option<Duration>,
+    /// How long it may run, as `2h`
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub time_limit: Option<Duration>,
+    /// How long it may print nothing, as `10m`
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub silence_limit: Option<Duration>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    drystone_builder::spec::size(text).map_err(|error| error.to_string())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    drystone_builder::spec::duration(text).map_err(|error| error.to_string())
+}
+
+impl LimitArguments {
+    /// The limits as the sandbox takes them.
+    pub fn limits(&self) -> CommandLimits {
+        CommandLimits {
+            time: self.time_limit,
+            silence: self.silence_limit,
+            resources: Resources {
+                memory: self.memory_limit,
+                disk: self.disk_limit,
+                processes: self.process_limit,
+                cpu_time: self.cpu_time_limit,
+                cpus: self.cpu_limit,
+            },
+        }
+    }
 }
 
 /// `drystone build`.
@@ -79,7 +134,11 @@ pub struct BuildArguments {
     #[command(flatten)]
     pub registry: RegistryArguments,
     #[command(flatten)]
+    pub attachments: AttachArguments,
+    #[command(flatten)]
     pub caches: CacheArguments,
+    #[command(flatten)]
+    pub limits: LimitArguments,
     #[command(flatten)]
     pub archive: ArchiveArguments,
 }

@@ -108,6 +108,9 @@ pub struct LogArguments {
     /// A recipe's name, a derivation's id, or a store path or the start of one
     #[arg(value_name = "RECIPE|ID|PATH")]
     pub subject: String,
+    /// Go on while another process builds it, until that has ended
+    #[arg(long)]
+    pub follow: bool,
     #[command(flatten)]
     pub image: ImageOption,
 }
@@ -120,9 +123,9 @@ pub struct ShellArguments {
     pub recipe: String,
     #[command(flatten)]
     pub image: ImageOption,
-    /// The command to run there, as a shell reads it
+    /// The command to run there, as a shell reads it [default: a shell, at this terminal]
     #[arg(short, long, value_name = "COMMAND")]
-    pub command: String,
+    pub command: Option<String>,
     /// The root of a failed build that was kept with `build --keep-failed`
     #[arg(long, value_name = "DIR")]
     pub kept: Option<PathBuf>,

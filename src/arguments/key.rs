@@ -36,6 +36,9 @@ pub struct KeyPublicArguments {
     /// The file with the secret key [default: the key of the setting `signing-key`]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Print it as PEM, as `cosign verify --key` and openssl take it
+    #[arg(long)]
+    pub pem: bool,
 }
 
 /// `drystone key trust`.

@@ -6,6 +6,7 @@
 )]
 
 mod build;
+mod cache;
 mod check;
 mod explain;
 mod key;
@@ -18,6 +19,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use build::{ArchiveArguments, BuildArguments, LockArguments, PlanArguments, UpdateArguments};
+pub use cache::{
+    CacheCommand, CacheImage, CacheInfoArguments, CachePruneArguments, CachePullArguments,
+    CachePushArguments, CacheSyncArguments, CacheVerifyArguments,
+};
 pub use check::{CheckArguments, DiffArgument};
 pub use explain::{
     DerivationCommand, DiffArguments, LogArguments, SbomArguments, SbomFormat, ShellArguments,
@@ -32,7 +37,8 @@ pub use project::{
     RemoveArguments,
 };
 pub use registry::{
-    CacheArguments, LoginArguments, LogoutArguments, PushArguments, RegistryArguments,
+    AttachArguments, Attachment, CacheArguments, LoginArguments, LogoutArguments, PushArguments,
+    RegistryArguments, SignArguments, VerifyImageArguments,
 };
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,
@@ -141,6 +147,13 @@ pub enum Command {
     Login(LoginArguments),
     /// Forget what is kept for a registry
     Logout(LogoutArguments),
+    /// Sign an image that is in a registry
+    Sign(SignArguments),
+    /// Check who signed an image that is in a registry
+    Verify(VerifyImageArguments),
+    /// Look after binary caches
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Look after signing keys, and whose builds are believed
     #[command(subcommand)]
     Key(KeyCommand),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{ArchiveArguments, ImageOption};
 
@@ -18,6 +18,63 @@ pub struct RegistryArguments {
     pub insecure_registry: Vec<String>,
 }
 
+/// What is attached to an image that is pushed.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Attachments")]
+pub struct AttachArguments {
+    /// Attach documents to what is pushed, as `spdx,cyclonedx,provenance`
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub attach: Vec<Attachment>,
+    /// Sign what is pushed, as cosign does
+    #[arg(long)]
+    pub sign: bool,
+}
+
+/// A document about an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attachment {
+    Spdx,
+    Cyclonedx,
+    Provenance,
+}
+
+/// `drystone sign`.
+#[derive(Debug, Clone, Args)]
+pub struct SignArguments {
+    /// The image: HOST/NAME[:TAG][@DIGEST], or file:DIR[:TAG]
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// The key to sign with: a file, or the key itself
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub signing_key: Option<String>,
+    /// A registry that may be asked over plain HTTP; on this host all may
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drystone verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyImageArguments {
+    /// The image: HOST/NAME[:TAG][@DIGEST], or file:DIR[:TAG]
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// A key to believe: NAME:BASE64, or a file of such lines
+    #[arg(long, value_name = "KEY")]
+    pub trusted_key: Vec<String>,
+    /// How many of the trusted keys must have signed [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threshold: Option<String>,
+    /// A registry that may be asked over plain HTTP; on this host all may
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Which binary caches are asked, and whom to believe.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Binary caches")]
@@ -28,6 +85,9 @@ pub struct CacheArguments {
     /// Do not ask the caches that image.toml names
     #[arg(long)]
     pub no_project_caches: bool,
+    /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
+    #[arg(long)]
+    pub substitute_only: bool,
     /// A key to believe: NAME:BASE64, or a file of such lines
     #[arg(long, value_name = "KEY")]
     pub trusted_key: Vec<String>,
@@ -64,6 +124,8 @@ pub struct PushArguments {
     pub metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArguments,
+    #[command(flatten)]
+    pub attachments: AttachArguments,
     #[command(flatten)]
     pub caches: CacheArguments,
     #[command(flatten)]

@@ -1,8 +1,11 @@
 //! `build`: lock, import, configure, pack, write; or see that nothing changed.
 
+mod attaching;
+mod by_hand;
 mod checking;
+mod languages;
 mod outputs;
-mod pushing;
+pub mod pushing;
 mod report;
 
 use std::collections::BTreeMap;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use drystone_builder::base::{BaseImages, BaseSource};
 use drystone_builder::build::{
     BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
     StoredFile, fetch_files,
@@ -21,20 +25,24 @@ use drystone_builder::lock::{Lock, PackageKey};
 use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
+use drystone_builder::recipe::git::{Commit, GitError};
+use drystone_builder::recipe::{RecipeError, Wanted};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
-use drystone_builder::source::fetch::Downloader;
+use drystone_builder::source::fetch::{Downloader, shown};
 use drystone_builder::source::files::Fingerprint;
 use drystone_builder::spec::{Compression, Image, Platform};
-use drystone_store::digest::BlobDigest;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer;
+use drystone_store::realisation::Output as Tree;
 use drystone_store::store::{Root, Store, root_name};
 use tokio::runtime::Runtime;
 
 use crate::answer;
 use crate::arguments::{BuildArguments, CheckArguments, ImageFile, ShellArguments};
-use crate::caching::{CacheReport, Caching};
+use crate::bases::{self, RegistryBases};
+use crate::caching::{self, CacheReport, Caching};
 use crate::diagnostics::{Failure, Family};
 use crate::interrupt::{self, Interrupted};
 use crate::locking::{self, Locking};
@@ -43,8 +51,10 @@ use crate::unchanged::{Answer, Inputs, Question};
 use crate::wiring::{
     Wiring, absolute, bound_threads, downloader, image_path, platforms, read_buildable, runtime,
 };
+use languages::Languages;
 use outputs::Targets;
 use pushing::Pushing;
+pub use pushing::registries;
 use report::Exchanged;
 
 /// How often a build begins anew since a cache has lost something: each time that is forgotten.
@@ -198,17 +208,23 @@ fn begin(
         caching.attach(&mut store);
     }
     let store = Arc::new(store);
+    attaching::check(&arguments.attachments, &settings, pushing.is_wanted())?;
     let begun = Work {
         wiring,
         settings: &settings,
         image: &image,
         platforms,
         store: &store,
-        checkouts: Checkouts::new(&store),
+        checkouts: Checkouts::new(&store)
+            .with_limits(arguments.limits.limits())
+            .forbidding(arguments.caches.substitute_only),
         caching,
+        bases: RegistryBases::new(registries, runtime.handle()),
         runtime,
         locking: Locking {
+            wiring,
             settings: &settings,
+            registries,
             offline: arguments.archive.offline,
             locked: arguments.locked,
             display: &wiring.display,
@@ -228,6 +244,7 @@ struct Work<'a> {
     /// One sandbox session serves recipes and image.
     checkouts: Checkouts<'a>,
     caching: Caching,
+    bases: RegistryBases,
     runtime: Runtime,
     locking: Locking<'a>,
     /// Whether a cache turned out to have lost something.
@@ -325,7 +342,7 @@ impl Work<'_> {
         let (store, caching) = (self.store, &self.caching);
         self.runtime.block_on(async {
             tokio::select! {
-                pushed = pushing.run(&built.set, store, caching, &self.wiring.display) => pushed,
+                pushed = pushing.run(built, store, caching, &self.wiring.display) => pushed,
                 () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
             }
         })
@@ -380,11 +397,12 @@ impl Work<'_> {
         let (built, lock) = self.build(arguments, targets, lock.clone())?;
         interrupt::check().map_err(Failure::of)?;
         let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
-        self.keep(&built, targets.archive.as_deref())?;
         if targets.need_layers() {
+            bases::fetch_layers(&built, self.base_images())?;
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
+        self.keep(&built, targets.archive.as_deref())?;
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
@@ -393,8 +411,17 @@ impl Work<'_> {
         let mut written = targets.write(&output, &self.wiring.display)?;
         if pushing.is_wanted() {
             written.extend(self.push(pushing, &built)?);
+            attaching::run(self, &arguments.attachments, pushing, &built, &lock)?;
         }
         Ok(Done { built, lock, recorded, written })
+    }
+
+    fn base_images(&self) -> BaseImages<'_> {
+        BaseImages { store: self.store, source: self.base_source() }
+    }
+
+    fn base_source(&self) -> Option<&dyn BaseSource> {
+        (!self.locking.offline).then_some(&self.bases)
     }
 
     fn make_again(&self, arguments: &BuildArguments) -> Result<(), Failure> {
@@ -429,7 +456,8 @@ impl Work<'_> {
         written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
         RecipeOptions {
             jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
-            keep_going: arguments.keep_going,
+            // A list of what is missing should be whole.
+            keep_going: arguments.keep_going || self.checkouts.is_forbidden(),
             keep_failed: arguments.keep_failed,
             only: arguments.recipe.clone(),
             written,
@@ -464,28 +492,33 @@ impl Work<'_> {
         answer::print(&lines.collect::<String>())
     }
 
-    /// Runs a command where a recipe is built.
+    /// Runs a command, or a shell, where a recipe is built.
     fn shell(&self, build: &BuildArguments, arguments: &ShellArguments) -> Result<(), Failure> {
+        if arguments.command.is_none() {
+            by_hand::check_terminal()?;
+        }
         let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
         let options = self.recipe_options(build, None);
-        let output = std::io::stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| Failure::io("open standard output", error))?;
         let kept = arguments.kept.as_deref().map(absolute).transpose()?;
-        let by_hand = ByHand {
-            recipe: &arguments.recipe,
-            command: &arguments.command,
-            kept: kept.as_deref(),
-            output: &output.into(),
+        let run = |wanted: Wanted<'_>| {
+            let by_hand = ByHand { recipe: &arguments.recipe, wanted, kept: kept.as_deref() };
+            self.with_builder(&lock, |builder, request| {
+                builder.run_by_hand(request, &options, &by_hand)
+            })
         };
-        let ended = self.with_builder(&lock, |builder, request| {
-            builder.run_by_hand(request, &options, &by_hand)
-        })?;
-        match ended {
-            None => Ok(()),
-            Some(words) => Err(Failure::new(Family::Failed, format!("the command {words}"))),
-        }
+        let ending = match &arguments.command {
+            Some(command) => {
+                let output = std::io::stdout()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|error| Failure::io("open standard output", error))?;
+                run(Wanted::Command(command, &output.into()))?
+            }
+            None => {
+                by_hand::at_terminal(&self.wiring.display, |person| run(Wanted::Shell(person)))?
+            }
+        };
+        by_hand::passed_on(ending)
     }
 
     /// Does something with a builder that follows a lock.
@@ -508,12 +541,16 @@ impl Work<'_> {
         let sources = locking::sources(self.settings, self.image);
         let import = |keys: &[PackageKey]| self.import(lock, keys, &downloads, &sources);
         let fetch = |files: &[RemoteFile]| self.fetch(files, &downloads);
+        let languages = Languages { work: self, downloader: &downloads };
         let builder = Builder {
             store: self.store,
             checkouts: &self.checkouts,
             progress: &self.wiring.display,
             import: &import,
             fetch: &fetch,
+            languages: &languages,
+            fetch_commit: &|commit| self.fetch_commit(commit),
+            bases: self.base_source(),
             checker,
         };
         let request = BuildRequest {
@@ -523,7 +560,36 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        Ok(work(&builder, &request)?)
+        work(&builder, &request).map_err(|error| self.explained(error.into()))
+    }
+
+    /// Why a build has failed in which nothing may be built: the list of what is missing.
+    fn explained(&self, failure: Failure) -> Failure {
+        let missing = self.checkouts.missing();
+        if missing.is_empty() || failure.is_lost() {
+            return failure;
+        }
+        let count = counted(missing.len() as u64, "derivation");
+        let lines = missing.iter().map(|(what, id)| format!("\n  {what} {id}"));
+        let text = format!(
+            "--substitute-only: {count} would have to be built, in a sandbox, and no cache has \
+             what they give:{}",
+            lines.collect::<String>()
+        );
+        let disputed: Vec<String> = self.caching.disagreements();
+        let is_disputed = |(_, id): &(String, _)| {
+            let id = DerivationId::to_string(id);
+            disputed.iter().any(|line| line.contains(&id))
+        };
+        if missing.iter().any(is_disputed) {
+            let hint = "find out which builder is right, or trust only those that you believe";
+            let text = format!("{text}\n{}", disputed.join("\n"));
+            return Failure::new(Family::NotReproducible, text).hint(hint);
+        }
+        Failure::new(Family::Failed, text).hint(
+            "build once where a sandbox can run, with `--cache` and `--signing-key`; check \
+             `--trusted-key` here. What stands on these was not looked for",
+        )
     }
 
     fn import(
@@ -574,9 +640,27 @@ impl Work<'_> {
         })
     }
 
+    /// Fetches a commit, with the host's git.
+    fn fetch_commit(&self, commit: &Commit) -> Result<Tree, BuildError> {
+        interrupt::check().map_err(interrupted)?;
+        let failed = |error| BuildError::Recipe(RecipeError::Git(error));
+        if self.locking.offline {
+            let (url, revision) = (shown(&commit.url), commit.revision.clone());
+            return Err(failed(GitError::Offline { url, revision }));
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = commit.fetch(self.store, &self.wiring.display) => fetched.map_err(failed),
+                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
+            }
+        })
+    }
+
     /// Keeps from garbage collection what the image stands on, and what `why` reads.
     fn keep(&self, built: &Built, archive: Option<&std::path::Path>) -> Result<(), Failure> {
         let image = absolute(&self.image.path)?;
+        let mut blobs = built.fetched.clone();
+        blobs.extend(bases::kept(built, self.store));
         for platform in &built.platforms {
             let imports = platform.imported.values();
             let trees = imports
@@ -591,10 +675,11 @@ impl Work<'_> {
                 platform: platform.platform.to_string(),
                 derivations: platform.derivations.clone(),
                 trees,
-                blobs: built.fetched.clone(),
+                blobs: blobs.clone(),
                 output: archive.map(absolute).transpose()?,
             };
             self.store.put_root(&root_name(&image, platform.platform.as_str()), &root)?;
+            caching::remember_used(self.store, &image, platform.platform.as_str())?;
         }
         Ok(())
     }

@@ -5,12 +5,11 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use drystone_builder::spec::Image;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Value};
 
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::diagnostics::Failure;
-use crate::wiring::{Wiring, image_path, read_text};
+use crate::wiring::{Wiring, image_path, parse_image, read_text};
 
 /// Adds packages.
 pub fn add(wiring: &Wiring, arguments: &AddArguments) -> Result<(), Failure> {
@@ -77,7 +76,7 @@ fn edit(
         Ok(document) => document,
         // The product's own reader shows the place.
         Err(error) => {
-            Image::parse(path, &text)?;
+            parse_image(path, &text)?;
             return Err(Failure::of(error));
         }
     };
@@ -93,7 +92,7 @@ fn edit(
     let edited = document.to_string();
     if edited != text {
         // What was asked may make no good image.toml: then it stays as it was.
-        Image::parse(path, &edited)?;
+        parse_image(path, &edited)?;
         replace(path, &edited)?;
     }
     Ok(changed)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use drystone_builder::document::SourceText;
 use drystone_builder::settings::{ConfigFiles, Flags, Settings};
+use drystone_cache::cosign::public_key_pem;
 use drystone_cache::key::{PublicKey, SecretKey};
 use drystone_cache::trust::{Standing, TrustedKey};
 use serde::Serialize;
@@ -47,7 +48,10 @@ fn public(wiring: &Wiring, arguments: &KeyPublicArguments) -> Result<(), Failure
             })?
         }
     };
-    answer::line(&key.public().to_string())
+    match arguments.pem {
+        true => answer::print(&public_key_pem(&key.public())),
+        false => answer::line(&key.public().to_string()),
+    }
 }
 
 fn add(wiring: &Wiring, arguments: &KeyTrustArguments) -> Result<(), Failure> {

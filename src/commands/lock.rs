@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::answer;
 use crate::arguments::LockArguments;
+use crate::commands::build::registries;
 use crate::diagnostics::{Failure, Family};
 use crate::explain::locked::read_lock;
 use crate::locking::{Locking, moved, moved_text};
@@ -15,8 +16,11 @@ use crate::wiring::{Wiring, image_path, read_buildable, runtime};
 pub fn run(wiring: &Wiring, arguments: &LockArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&wiring.archive_flags(&arguments.archive), Some(&image))?;
+    let registries = registries(&[])?;
     let locking = Locking {
+        wiring,
         settings: &settings,
+        registries: &registries,
         offline: arguments.archive.offline,
         locked: arguments.locked,
         display: &wiring.display,

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod build;
+mod cache;
 mod completions;
 mod derivation;
 mod diff;
@@ -14,7 +15,8 @@ mod login;
 mod man;
 mod plan;
 mod push;
-mod sbom;
+pub mod sbom;
+mod sign;
 mod store;
 mod tree;
 mod update;
@@ -99,6 +101,9 @@ fn dispatch(wiring: &Wiring, command: Command) -> Result<(), Failure> {
         Command::Gc(arguments) => store::gc(wiring, &arguments),
         Command::Login(arguments) => login::login(wiring, &arguments),
         Command::Logout(arguments) => login::logout(wiring, &arguments),
+        Command::Sign(arguments) => sign::sign(wiring, &arguments),
+        Command::Verify(arguments) => sign::verify(wiring, &arguments),
+        Command::Cache(command) => cache::run(wiring, &command),
         Command::Key(command) => key::run(wiring, &command),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::answer;
 use crate::arguments::PlanArguments;
+use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::locking::{Locking, Moved, moved, moved_text};
 use crate::quantity::{Bytes, counted};
@@ -85,8 +86,11 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     flags.compression.clone_from(&arguments.compression);
     let settings = wiring.settings(&flags, Some(&image))?;
     let platforms = platforms(&arguments.platform, &image)?;
+    let registries = registries(&[])?;
     let locking = Locking {
+        wiring,
         settings: &settings,
+        registries: &registries,
         offline: arguments.archive.offline,
         locked: false,
         display: &wiring.display,
@@ -271,6 +275,9 @@ fn text(image: &Image, pins: &[Moved], files: usize, plans: &[PlatformPlan]) -> 
     if !pins.is_empty() {
         text.push_str(&format!("{}: to be pinned\n", image.lock_path.display()));
         moved_text(pins).lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    if let Some((from, _)) = &image.from {
+        text.push_str(&format!("on the layers of {from}\n"));
     }
     for removal in removals(image) {
         text.push_str(&format!("{} stays out: {}\n", removal.path, removal.reason));

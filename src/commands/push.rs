@@ -16,6 +16,7 @@ pub fn run(wiring: &Wiring, arguments: PushArguments) -> Result<(), Failure> {
         json: arguments.json,
         metadata_file: arguments.metadata_file,
         registry: arguments.registry,
+        attachments: arguments.attachments,
         caches: arguments.caches,
         archive: arguments.archive,
         ..BuildArguments::default()

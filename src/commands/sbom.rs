@@ -9,13 +9,14 @@ use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile};
 use drystone_builder::lock::{Lock, LockedPlatform, PackageKey};
 use drystone_builder::resolve::{ImportError, Imports, import_packages};
 use drystone_builder::sbom::licence::{Licence, MAX_COPYRIGHT};
+use drystone_builder::sbom::source::declared;
 use drystone_builder::sbom::{Bill, File, Package, cyclonedx, spdx};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::control::paragraphs;
 use drystone_builder::source::debian::deb::ImportedDeb;
 use drystone_builder::source::fetch::shown;
 use drystone_builder::source::files::ContentSource;
-use drystone_builder::spec::Image;
+use drystone_builder::spec::{Image, Platform};
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::store::{Store, StoreError};
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 
 use crate::answer;
 use crate::arguments::{SbomArguments, SbomFormat};
+use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::explain::locked::of_image;
 use crate::explain::packages::{Node, Packages};
@@ -45,8 +47,11 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         Some(text) => vec![platform(text)?],
         None => image.platforms[..1].to_vec(),
     };
+    let registries = registries(&[])?;
     let locking = Locking {
+        wiring,
         settings: &settings,
+        registries: &registries,
         offline: arguments.archive.offline,
         locked: false,
         display: &wiring.display,
@@ -63,21 +68,11 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         image: &image,
         lock: &lock,
         locked,
+        platform: platforms[0],
+        store: None,
         offline: arguments.archive.offline,
     };
-    let date = lock.images.get(&image.name).and_then(|image| image.date);
-    let bill = Bill {
-        name: image.name.to_string(),
-        tag: image.tag.to_string(),
-        platform: platforms[0].to_string(),
-        manifest: None,
-        created: match &settings.source_date_epoch {
-            Some(epoch) => epoch.value,
-            None => date.map_or(NO_DATE, |date| date.as_second()),
-        },
-        packages: gathering.packages(&runtime)?,
-        files: gathering.files()?,
-    };
+    let bill = gathering.bill(&runtime, None)?;
     let document = match arguments.format {
         SbomFormat::Spdx => spdx::document(&bill),
         SbomFormat::Cyclonedx => cyclonedx::document(&bill),
@@ -91,21 +86,55 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
 }
 
 /// What a bill is gathered from.
-struct Gathering<'a> {
-    wiring: &'a Wiring,
-    settings: &'a Settings,
-    image: &'a Image,
-    lock: &'a Lock,
-    locked: &'a LockedPlatform,
-    offline: bool,
+pub struct Gathering<'a> {
+    /// Where progress goes.
+    pub wiring: &'a Wiring,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The image.
+    pub image: &'a Image,
+    /// Its lock.
+    pub lock: &'a Lock,
+    /// The lock's part for the platform.
+    pub locked: &'a LockedPlatform,
+    /// The platform.
+    pub platform: Platform,
+    /// The store, if it is open already.
+    pub store: Option<Arc<Store>>,
+    /// Whether the network may not be used.
+    pub offline: bool,
 }
 
 impl Gathering<'_> {
+    /// The bill of an image, whose manifest may be known already.
+    pub fn bill(&self, runtime: &Runtime, manifest: Option<BlobDigest>) -> Result<Bill, Failure> {
+        let image = self.image;
+        let date = self.lock.images.get(&image.name).and_then(|image| image.date);
+        let mut sources = declared(image);
+        sources.sort();
+        Ok(Bill {
+            name: image.name.to_string(),
+            tag: image.tag.to_string(),
+            platform: self.platform.to_string(),
+            manifest,
+            created: match &self.settings.source_date_epoch {
+                Some(epoch) => epoch.value,
+                None => date.map_or(NO_DATE, |date| date.as_second()),
+            },
+            packages: self.packages(runtime)?,
+            files: self.files()?,
+            sources,
+        })
+    }
+
     fn packages(&self, runtime: &Runtime) -> Result<Vec<Package>, Failure> {
         if self.locked.packages.is_empty() {
             return Ok(Vec::new());
         }
-        let store = Arc::new(self.wiring.store(self.settings)?);
+        let store = match &self.store {
+            Some(store) => Arc::clone(store),
+            None => Arc::new(self.wiring.store(self.settings)?),
+        };
         let imported = self.import(runtime, &store)?;
         let graph = Packages::read(&store, self.lock, self.locked, self.image)?;
         let licences = licences(&store, &imported)?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::answer;
 use crate::arguments::UpdateArguments;
+use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::locking::{Locking, moved, moved_text};
 use crate::quantity::counted;
@@ -18,13 +19,16 @@ use crate::wiring::{Wiring, image_path, read_buildable, runtime};
 pub fn run(wiring: &Wiring, arguments: &UpdateArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&wiring.archive_flags(&arguments.archive), Some(&image))?;
+    let registries = registries(&[])?;
     let locking = Locking {
+        wiring,
         settings: &settings,
+        registries: &registries,
         offline: arguments.archive.offline,
         locked: false,
         display: &wiring.display,
     };
-    locking.allow_network("newer versions are known to the mirror only")?;
+    locking.allow_network("newer versions are known to mirrors and registries only")?;
     let update = update(&arguments.packages)?;
     let previous = Lock::read(&image.lock_path)?;
     let share =

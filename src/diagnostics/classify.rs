@@ -3,11 +3,15 @@
 use std::error::Error;
 use std::io;
 
+use drystone_builder::base::BaseError;
 use drystone_builder::build::{BuildError, RemoteFileError};
 use drystone_builder::configure::ConfigureError;
 use drystone_builder::lock::LockError;
 use drystone_builder::output::OutputError;
 use drystone_builder::realise::CheckoutError;
+use drystone_builder::recipe::git::GitError;
+use drystone_builder::recipe::language::LanguageError;
+use drystone_builder::recipe::language::registry::RegistryError as LanguageRegistryError;
 use drystone_builder::recipe::{RecipeError, SourceError};
 use drystone_builder::resolve::{ImportError, ResolveError};
 use drystone_builder::sandbox::SandboxError;
@@ -67,6 +71,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn opinion(error: &(dyn Error + 'static)) -> Option<Opinion> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return build(error);
+    }
+    if let Some(error) = error.downcast_ref::<BaseError>() {
+        return base(error);
     }
     if let Some(error) = error.downcast_ref::<ConfigureError>() {
         return configure(error);
@@ -174,6 +181,7 @@ fn build(error: &BuildError) -> Option<Opinion> {
     match error {
         BuildError::Import(error) => opinion(error),
         BuildError::RemoteFile(error) => remote_file(error),
+        BuildError::Base(error) => base(error),
         BuildError::Configure(error) => configure(error),
         BuildError::Recipe(error) => recipe(error),
         BuildError::Files(error) => files(error),
@@ -181,6 +189,9 @@ fn build(error: &BuildError) -> Option<Opinion> {
         BuildError::Sandbox(error) => sandbox(error),
         BuildError::Checkout(error) => checkout(error),
         BuildError::Store(error) => store(error),
+        BuildError::Finish { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
+        }
         BuildError::Image(_) | BuildError::Accounts(_) | BuildError::UnknownAccount { .. } => {
             Some(Opinion::of(Family::Usage))
         }
@@ -193,11 +204,13 @@ fn build(error: &BuildError) -> Option<Opinion> {
         )),
         BuildError::Foreign { .. } => Some(Opinion::with(
             Family::Host,
-            "build on a host of that architecture, or register user-mode emulation (qemu-user-static)",
+            "install qemu-user-static (before Linux 6.7 it must also be registered with the kernel, with \
+             flag F, as systemd-binfmt does), or build on a host of that architecture",
         )),
         BuildError::PrivateKey { .. } => Some(Opinion::with(
             Family::Failed,
-            "keep keys out of images: mount them when the container runs",
+            "keep keys out of images: mount them when the container runs; if a package made it, \
+             `remove-state` in [debian] leaves it out",
         )),
         _ => None,
     }
@@ -208,14 +221,30 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
         ConfigureError::Sandbox(error) => sandbox(error),
         ConfigureError::Checkout(error) => checkout(error),
         ConfigureError::Store(error) => store(error),
-        ConfigureError::NotReproducible { .. } => Some(Opinion::with(
-            Family::NotReproducible,
-            "if these files are state that must not enter an image, name them in \
-             [[debian.remove-state]]",
-        )),
+        ConfigureError::NotReproducible { paths } => {
+            Some(Opinion::with(Family::NotReproducible, &remove_state(paths)))
+        }
+        ConfigureError::Script { limit: Some(limit), .. } => {
+            Some(Opinion::with(Family::Failed, &limit.option()))
+        }
         ConfigureError::Preseed { .. } => Some(Opinion::of(Family::Usage)),
         _ => None,
     }
+}
+
+/// Lines for image.toml, ready to be copied: all paths, unless they are very many.
+fn remove_state(paths: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut hint = "if these files are state that no image may hold, write into [debian]:\n  \
+                    remove-state = ["
+        .to_owned();
+    for path in paths.iter().take(SHOWN) {
+        hint.push_str(&format!("\n    {{ path = {path:?}, reason = \"made anew each time\" }},"));
+    }
+    if paths.len() > SHOWN {
+        hint.push_str("\n    # and so on; a folder stands for all below it");
+    }
+    hint + "\n  ]"
 }
 
 fn recipe(error: &RecipeError) -> Option<Opinion> {
@@ -224,10 +253,47 @@ fn recipe(error: &RecipeError) -> Option<Opinion> {
         RecipeError::Checkout(error) => return checkout(error),
         RecipeError::Store(error) => return store(error),
         RecipeError::Source(error) => return recipe_source(error),
+        RecipeError::Language(error) => return language(error),
+        RecipeError::Git(error) => return git(error),
         RecipeError::Unknown { .. } | RecipeError::OtherPlatform { .. } => Family::Usage,
         _ => Family::Failed,
     };
     Some(Opinion { family, hint: error.hint() })
+}
+
+fn git(error: &GitError) -> Option<Opinion> {
+    let family = match error {
+        GitError::Store(error) => return store(error),
+        GitError::Io { source, .. } => return system(source),
+        GitError::Program(_) => Family::Host,
+        GitError::Offline { .. } | GitError::Fetch { .. } => Family::Network,
+        GitError::Object { .. } => Family::Integrity,
+        GitError::Submodule { .. } | GitError::LargeFile { .. } | GitError::Path { .. } => {
+            Family::Usage
+        }
+        GitError::Tree(_) => Family::Failed,
+    };
+    Some(Opinion { family, hint: error.hint().map(str::to_owned) })
+}
+
+fn language(error: &LanguageError) -> Option<Opinion> {
+    let family = match error {
+        LanguageError::Store(error) => return store(error),
+        LanguageError::Io { source, .. } => return system(source),
+        LanguageError::Lockfile { .. } => Family::Usage,
+        LanguageError::Mismatch { .. } | LanguageError::Unpack { .. } => Family::Integrity,
+        LanguageError::Registry(error) => match error {
+            LanguageRegistryError::Read { .. } | LanguageRegistryError::Configuration { .. } => {
+                Family::Usage
+            }
+            _ => Family::Network,
+        },
+        LanguageError::Offline { .. } | LanguageError::Fetch { .. } => Family::Network,
+        _ => Family::Failed,
+    };
+    let general = "check the network, and the registry that this host's tools are configured for";
+    let hint = error.hint().or((family == Family::Network).then_some(general));
+    Some(Opinion { family, hint: hint.map(str::to_owned) })
 }
 
 fn recipe_source(error: &SourceError) -> Option<Opinion> {
@@ -256,6 +322,7 @@ fn checkout(error: &CheckoutError) -> Option<Opinion> {
         CheckoutError::Sandbox(error) => sandbox(error),
         CheckoutError::Store(error) => store(error),
         CheckoutError::Io { source, .. } => system(source),
+        CheckoutError::Forbidden { .. } => Some(Opinion::of(Family::Failed)),
     }
 }
 
@@ -351,6 +418,20 @@ fn remote_file(error: &RemoteFileError) -> Option<Opinion> {
         RemoteFileError::Store(error) => store(error),
         RemoteFileError::Worker(_) => None,
     }
+}
+
+fn base(error: &BaseError) -> Option<Opinion> {
+    let family = match error {
+        BaseError::Store(error) => return store(error),
+        BaseError::Source { source, .. } => {
+            return chain(source.as_ref()).find_map(opinion).or(Some(Opinion::of(Family::Network)));
+        }
+        BaseError::Offline { .. } | BaseError::Missing { .. } => Family::Network,
+        BaseError::Mismatch { .. } | BaseError::Malformed { .. } => Family::Integrity,
+        BaseError::Unsuitable { .. } | BaseError::Platform { .. } => Family::Usage,
+        BaseError::NotPinned { .. } => Family::LockOutOfDate,
+    };
+    Some(Opinion { family, hint: error.hint().map(str::to_owned) })
 }
 
 fn archive(error: &ArchiveError) -> Option<Opinion> {

@@ -138,6 +138,8 @@ impl RootTree {
     /// Stacks one layer: its deletions hide what is below, never its own entries.
     fn stack(&mut self, layer: impl Read) {
         let mut own: BTreeMap<String, Node> = BTreeMap::new();
+        // umoci leaves out the two empty blocks at the end of a deletion's layer.
+        let layer = layer.chain(std::io::repeat(0).take(1024));
         for entry in tar::Archive::new(layer).entries().unwrap() {
             let mut entry = entry.unwrap();
             let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
@@ -215,6 +217,47 @@ fn node(entry: &mut tar::Entry<'_, impl Read>, own: &BTreeMap<String, Node>) -> 
         same_as: None,
         capability,
         bytes,
+    }
+}
+
+/// Lays an image tarball's single image out in a new folder, as root, with owners and modes.
+pub fn unpack(tarball: &Path, folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    let members = Members::of(tarball);
+    for layer in RootTree::layers_of(tarball) {
+        let mut archive = tar::Archive::new(MultiGzDecoder::new(members.open(&layer)));
+        archive.set_preserve_ownerships(true);
+        archive.set_preserve_permissions(true);
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = folder.join(entry.path().unwrap());
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            match name.strip_prefix(".wh.") {
+                None => {
+                    // What is no directory replaces one with all below it.
+                    let replaces = entry.header().entry_type() != EntryType::Directory
+                        && path.symlink_metadata().is_ok_and(|found| found.is_dir());
+                    if replaces {
+                        remove(&path);
+                    }
+                    entry.unpack_in(folder).unwrap();
+                }
+                Some(".wh..opq") => {
+                    let hidden = std::fs::read_dir(path.parent().unwrap()).unwrap();
+                    hidden.for_each(|entry| remove(&entry.unwrap().path()));
+                }
+                Some(hidden) => remove(&path.with_file_name(hidden)),
+            }
+        }
+    }
+}
+
+/// Removes what a layer hides.
+fn remove(path: &Path) {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+        Ok(_) => std::fs::remove_file(path).unwrap(),
+        Err(_) => {}
     }
 }
 

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "helpers of tests may panic")]
 
 pub mod archive;
+pub mod crates;
 pub mod engines;
 pub mod http;
 pub mod image;

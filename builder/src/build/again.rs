@@ -115,7 +115,7 @@ impl Rebuild for FinishAgain<'_> {
     fn rebuild(&self, variation: &Variation) -> Result<Rebuilt, BuildError> {
         match self.script.rebuild(variation) {
             Ok(output) => Ok(Rebuilt::Outputs(vec![("out".to_owned(), output)])),
-            Err(BuildError::Finish { ending, tail }) => {
+            Err(BuildError::Finish { ending, tail, limit: _ }) => {
                 Ok(Rebuilt::Failed(format!("it {ending}\n{tail}")))
             }
             Err(error) => Err(error),

@@ -6,7 +6,7 @@ use drystone_store::layer::Compression;
 use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
 use drystone_store::store::Store;
-use drystone_store::tree::{Kind, TreePath, TreeSpool};
+use drystone_store::tree::{TreePath, TreeSpool};
 
 use super::BuildError;
 use crate::configure::{self, Package};
@@ -35,7 +35,8 @@ pub fn add(
         }
     }
     store.read_tree(&found, |entry, content| {
-        if entry.kind == Kind::Directory || !changed.contains(&entry.path) {
+        // Nor is a directory that only leads to a correction: scripts may have changed it.
+        if !changed.contains(&entry.path) {
             spool.replace(entry.clone(), content)?;
         }
         Ok::<(), BuildError>(())

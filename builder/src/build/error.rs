@@ -6,6 +6,7 @@ use drystone_store::store::StoreError;
 use drystone_store::tree::{SpoolError, TreePath};
 
 use super::remote_files::RemoteFileError;
+use crate::base::BaseError;
 use crate::configure::ConfigureError;
 use crate::document::Diagnostics;
 use crate::finish::accounts::AccountError;
@@ -37,6 +38,9 @@ pub enum BuildError {
     /// A package could not be had.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The base image cannot be used.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// A file of `[files]` could not be fetched.
     #[error(transparent)]
     RemoteFile(#[from] RemoteFileError),
@@ -61,6 +65,8 @@ pub enum BuildError {
     Finish {
         /// How it ended, in words.
         ending: String,
+        /// The limit that it ran into.
+        limit: Option<crate::sandbox::Limit>,
         /// The end of its output.
         tail: String,
     },

@@ -26,6 +26,14 @@ const MADE: &str = "local-files";
 /// Files up to this size are searched for private keys.
 const KEY_LIMIT: u64 = 1 << 20;
 
+/// What local files stand over.
+pub struct Root<'a> {
+    /// Its trees, lowest first.
+    pub stack: Vec<&'a Output>,
+    /// Whether paths are mapped to merged `/usr`. A base image's own links decide otherwise.
+    pub keeps_merged_usr: bool,
+}
+
 /// The local files of an image.
 pub struct LocalFiles {
     /// What was walked, contents still on disk.
@@ -47,25 +55,26 @@ impl LocalFiles {
         &self.sources.fingerprint
     }
 
-    /// Stores the tree, over the trees of `stack`, whose directories keep their metadata and whose
+    /// Stores the tree, over the trees of `root`, whose directories keep their metadata and whose
     /// symbolic links to directories are followed; `None` without any file.
     ///
     /// While no file has changed since the same tree was made, none is read again.
     pub fn realise(
         &self,
         store: &Store,
-        stack: Vec<&Output>,
+        root: Root<'_>,
         recipes: &[RecipeFile],
     ) -> Result<Option<Output>, BuildError> {
         if self.sources.entries.is_empty() && recipes.is_empty() {
             return Ok(None);
         }
-        let key = self.key(&stack, recipes);
+        let key = self.key(&root, recipes);
         if let Some(output) = known(store, &key)? {
             return Ok(Some(output));
         }
-        let below = StackView::new(store, stack, |_| 0)?;
-        let output = self.make(store, &below, recipes)?;
+        let merge = root.keeps_merged_usr;
+        let below = StackView::new(store, root.stack, |_| 0)?;
+        let output = self.make(store, &below, merge, recipes)?;
         let tree = *output.path.hash();
         let made = Made { fingerprint: self.sources.fingerprint.clone(), tree };
         if let Ok(text) = serde_json::to_string(&made) {
@@ -76,9 +85,10 @@ impl LocalFiles {
 
     /// All that decides the tree but the contents of files on disk, which the fingerprint is for.
     /// Only this program compares such keys, so the form that is at hand serves.
-    fn key(&self, stack: &[&Output], recipes: &[RecipeFile]) -> String {
+    fn key(&self, root: &Root<'_>, recipes: &[RecipeFile]) -> String {
         let mut hasher = blake3::Hasher::new();
-        for output in stack {
+        hasher.update(&[u8::from(root.keeps_merged_usr)]);
+        for output in &root.stack {
             hasher.update(output.path.hash().as_bytes());
         }
         let recipes: Vec<_> = recipes
@@ -97,6 +107,7 @@ impl LocalFiles {
         &self,
         store: &Store,
         below: &StackView<'_>,
+        merge: bool,
         recipes: &[RecipeFile],
     ) -> Result<Output, BuildError> {
         let mut spool = store.spool();
@@ -104,7 +115,7 @@ impl LocalFiles {
             file.add(store, &mut spool, below)?;
         }
         for source in &self.sources.entries {
-            add(&mut spool, source, below)?;
+            add(&mut spool, source, below, merge)?;
         }
         let mut parents: Vec<TreePath> = Vec::new();
         for entry in spool.entries() {
@@ -282,10 +293,14 @@ fn add(
     spool: &mut drystone_store::tree::TreeSpool,
     source: &SourceEntry,
     below: &StackView<'_>,
+    merge: bool,
 ) -> Result<(), BuildError> {
     let mut entry = source.entry.clone();
     let is_symlink = matches!(entry.kind, Kind::Symlink { .. });
-    entry.path = below_links(merge_usr(entry.path, is_symlink), below);
+    if merge {
+        entry.path = merge_usr(entry.path, is_symlink);
+    }
+    entry.path = below_links(entry.path, below);
     if entry.kind == Kind::Directory
         && source.implied
         && let Some(there) = below.entry(&entry.path)

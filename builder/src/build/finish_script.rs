@@ -17,7 +17,7 @@ use crate::check::{Variation, tell_undisguised};
 use crate::configure::StateTable;
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
-use crate::sandbox::{Command, Ending, RootRequest, SANDBOX_VERSION};
+use crate::sandbox::{Command, RootRequest, SANDBOX_VERSION};
 
 /// Version of the `finish-script` builder: rises whenever its output can change.
 const VERSION: u32 = 1;
@@ -70,6 +70,7 @@ impl FinishScript<'_> {
         {
             return Ok(output);
         }
+        self.checkouts.permit("finish-script", id)?;
         let text = "run the script".to_owned();
         self.progress.event(Event::Phase { name: "finish".into(), text });
         let outputs: Vec<&Output> = self.root.clone();
@@ -149,16 +150,12 @@ impl FinishScript<'_> {
         command.env.insert("DEBIAN_FRONTEND".into(), "noninteractive".into());
         command.time_limit = Some(TIME_LIMIT);
         command.silence_limit = Some(SILENCE_LIMIT);
+        self.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
-            let ending = match finished.ending {
-                Ending::Exit(status) => format!("exited with status {status}"),
-                Ending::Signal(signal) => format!("was killed by signal {signal}"),
-                Ending::TimeLimit => "ran too long".to_owned(),
-                Ending::SilenceLimit => "was silent for too long".to_owned(),
-            };
+            let (ending, limit) = (command.describe(finished.ending), finished.limit());
             let tail = String::from_utf8_lossy(&finished.tail).into_owned();
-            return Err(BuildError::Finish { ending, tail });
+            return Err(BuildError::Finish { ending, limit, tail });
         }
         let storage = root.storage();
         root.close()?;

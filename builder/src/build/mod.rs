@@ -7,21 +7,27 @@
 //!            all of it -> layer plan -> packs -> layers -> config, manifest
 //! ```
 //!
+//! On a base image (`from`) the base stands in the place of packages and configuration.
+//!
 //! Every step is a derivation that is looked up before it is made, so a step whose inputs did not
 //! change costs a look-up.
 
 mod again;
 mod ahead;
 mod alternatives;
+mod base_layer;
+mod based;
 mod closure;
 mod corrections;
 mod error;
 mod files;
 mod finish_script;
+mod languages;
 mod layer_plan;
 mod recipes;
 mod remote_files;
 mod share;
+mod sources;
 mod system;
 mod system_texts;
 mod view;
@@ -39,15 +45,20 @@ use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::{Entry, Kind, TreePath};
 use rayon::prelude::*;
 
+pub use based::base_digest;
 pub use error::BuildError;
 pub use files::LocalFiles;
+pub use languages::LanguageNetwork;
 pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
+pub use sources::FetchCommit;
 pub use view::StackView;
 
 use ahead::Ahead;
+use based::BaseWork;
 use system_texts::SystemTexts;
 
+use crate::base::{Base, BaseSource};
 use crate::check::Checker;
 use crate::configure::{
     self, AccountLines, Configured, Package, PinnedIds, StateRule, StateTable, Workshop,
@@ -62,6 +73,7 @@ use crate::image::{
 use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
+use crate::sandbox::emulation;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Platform};
@@ -92,6 +104,12 @@ pub struct Builder<'a> {
     pub import: &'a Import<'a>,
     /// Fetches files; not called when there are none to fetch.
     pub fetch: &'a Fetch<'a>,
+    /// Fetches what lockfiles pin; not called when there is nothing to fetch.
+    pub languages: &'a dyn LanguageNetwork,
+    /// Fetches commits of git repositories; not called for those that the store has.
+    pub fetch_commit: &'a FetchCommit<'a>,
+    /// Where base images come from; `None` when the network may not be used.
+    pub bases: Option<&'a dyn BaseSource>,
     /// Checks what ran a script, if that is wanted.
     pub checker: Option<&'a Checker<'a>>,
 }
@@ -142,6 +160,8 @@ pub struct BuiltPlatform {
     pub users: BTreeMap<String, u32>,
     /// Numbers of the groups that packages make.
     pub groups: BTreeMap<String, u32>,
+    /// The base image, if there is one.
+    pub base: Option<Base>,
 }
 
 /// A platform's packages and what configuration made of them.
@@ -157,9 +177,26 @@ pub struct PlatformWork {
     base_passwd: Option<Output>,
     rules: PathRules,
     imported: BTreeMap<PackageKey, ImportedDeb>,
+    base: Option<BaseWork>,
 }
 
 impl PlatformWork {
+    /// Nothing at all.
+    fn empty() -> Self {
+        Self {
+            packages: Vec::new(),
+            is_essential: false,
+            skeleton: None,
+            configured: Vec::new(),
+            stages: Vec::new(),
+            accounts: None,
+            base_passwd: None,
+            rules: PathRules::default(),
+            imported: BTreeMap::new(),
+            base: None,
+        }
+    }
+
     fn package_names(&self) -> BTreeSet<&str> {
         self.packages.iter().map(|package| package.name.as_str()).collect()
     }
@@ -171,10 +208,11 @@ impl PlatformWork {
             .map(|(package, lines)| (package, lines))
     }
 
-    /// Trees of packages and configuration, lowest first.
+    /// Trees of the base, packages and configuration, lowest first.
     fn stack(&self) -> Vec<&Output> {
+        let base = self.base.iter().flat_map(|base| &base.trees);
         let data = self.packages.iter().map(|package| &package.data);
-        self.skeleton.iter().chain(data).chain(&self.configured).collect()
+        base.chain(&self.skeleton).chain(data).chain(&self.configured).collect()
     }
 }
 
@@ -256,7 +294,8 @@ impl Builder<'_> {
         }
         let stack: Vec<&Output> =
             work.stack().into_iter().chain(entering.iter().map(|(_, output)| output)).collect();
-        let files = local.realise(self.store, stack, &recipes.files(image, platform))?;
+        let root = files::Root { stack, keeps_merged_usr: work.base.is_none() };
+        let files = local.realise(self.store, root, &recipes.files(image, platform))?;
         let mut above: Vec<&Output> = Vec::new();
         for output in entering.iter().map(|(_, output)| output).chain(&files) {
             if system::matters(&*listing(self.store, output)?) {
@@ -308,6 +347,7 @@ impl Builder<'_> {
             built.derivations.push(made.derivation);
             built.outputs.extend(made.outputs.values().cloned());
         }
+        built.derivations.extend(&recipes.dependencies);
         Ok((image, built))
     }
 
@@ -322,17 +362,10 @@ impl Builder<'_> {
         let image = request.image;
         let architecture = platform.debian_name();
         let Some(debian) = &image.debian else {
-            return Ok(PlatformWork {
-                packages: Vec::new(),
-                is_essential: false,
-                skeleton: None,
-                configured: Vec::new(),
-                stages: Vec::new(),
-                accounts: None,
-                base_passwd: None,
-                rules: PathRules::default(),
-                imported: BTreeMap::new(),
-            });
+            return match &image.from {
+                Some((from, _)) => self.prepare_base(request, from, platform),
+                None => Ok(PlatformWork::empty()),
+            };
         };
         let mut wanted: Vec<PackageKey> = locked.packages.iter().cloned().collect();
         let surely_configured =
@@ -356,13 +389,9 @@ impl Builder<'_> {
         let mut work = PlatformWork {
             is_essential: debian.essential,
             skeleton: Some(skeleton),
-            configured: Vec::new(),
-            stages: Vec::new(),
-            accounts: None,
             base_passwd,
-            rules: PathRules::default(),
             packages,
-            imported: BTreeMap::new(),
+            ..PlatformWork::empty()
         };
         if needs {
             self.check_host(platform, &work.packages)?;
@@ -396,11 +425,20 @@ impl Builder<'_> {
         Ok(packages)
     }
 
-    /// Scripts of a foreign architecture need emulation that is registered with the kernel.
+    /// Scripts of a foreign architecture need an emulator: the host's registration, or one of the
+    /// sandbox's own.
     fn check_host(&self, platform: Platform, packages: &[Package]) -> Result<(), BuildError> {
         let host = Platform::host();
-        if host == Some(platform) || has_emulation(platform) {
+        let architecture = platform.debian_name();
+        let runs = host == Some(platform) || emulation::is_registered(architecture);
+        if runs || self.checkouts.is_forbidden() {
             return Ok(());
+        }
+        if let Some(line) = emulation::registration(architecture) {
+            match self.checkouts.session()?.emulate(&line) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(%error, "no registration of the sandbox's own"),
+            }
         }
         let names: Vec<&str> = packages
             .iter()
@@ -545,8 +583,8 @@ impl Builder<'_> {
                         digest: layer.digest,
                         size: layer.size,
                         diff_id: layer.diff_id,
-                        uncompressed_size: tree.size,
-                        compression: layer.compression,
+                        uncompressed_size: Some(tree.size),
+                        media_type: layer.compression.media_type(),
                         title,
                     },
                 ))
@@ -556,10 +594,19 @@ impl Builder<'_> {
         let created = request
             .created
             .or_else(|| locked_image.and_then(|image| image.date).map(|date| date.as_second()))
+            .or_else(|| work.base.as_ref().and_then(|base| base.base.created()))
             .unwrap_or(NO_DATE);
         let config = config(image, platform, created, accounts)?;
         let (trees, layers): (Vec<Output>, Vec<LayerRef>) = layers.into_iter().unzip();
-        let oci = OciImage::assemble(&config, &image.annotations, layers)?;
+        let oci = match &work.base {
+            None => OciImage::assemble(&config, &image.annotations, layers)?,
+            Some(under) => {
+                let mut all = under.layers();
+                let base = (&under.base.config, &under.base.manifest, all.len());
+                all.extend(layers);
+                OciImage::assemble_over(base, &config, &image.annotations, all)?
+            }
+        };
         let ids = work.stages.last().map(|stage| configure::allocated(&stage.attribution));
         let ids = ids.unwrap_or_default();
         let built = BuiltPlatform {
@@ -574,6 +621,7 @@ impl Builder<'_> {
             imported: work.imported,
             users: ids.users,
             groups: ids.groups,
+            base: work.base.map(|under| under.base),
         };
         Ok((oci, built))
     }
@@ -646,7 +694,9 @@ fn planned(
     let (order, plan) = match layer_plan::recorded(locked, layers, &members) {
         Some(recorded) => recorded,
         None => {
-            (layer_plan::order(layers, suite.as_deref()), plan_layers(&items, layers.into(), 0)?)
+            let below = work.base.as_ref().map_or(0, |base| base.base.layers.len());
+            let plan = plan_layers(&items, layers.into(), below)?;
+            (layer_plan::order(layers, suite.as_deref()), plan)
         }
     };
     Ok(Planned { order, plan, members, outputs })
@@ -726,8 +776,8 @@ fn config(
     config.exposed_ports =
         written.ports.iter().filter_map(|port| port.to_string().parse().ok()).collect();
     config.env.clone_from(&written.env);
-    config.entrypoint = written.entrypoint.clone().unwrap_or_default();
-    config.command = written.cmd.clone().unwrap_or_default();
+    config.entrypoint.clone_from(&written.entrypoint);
+    config.command.clone_from(&written.cmd);
     config.volumes = written.volumes.iter().map(ToString::to_string).collect();
     config.working_directory = written.workdir.as_ref().map(ToString::to_string);
     config.labels.clone_from(&written.labels);
@@ -772,26 +822,14 @@ fn user_ids(user: &spec::UserReference, accounts: &Accounts) -> Result<UserIds, 
 
 fn state_table(image: &spec::Image) -> StateTable {
     let more = image.debian.iter().flat_map(|debian| &debian.remove_state).map(|rule| StateRule {
-        path: rule.path.to_string(),
+        path: rule.path.to_string().trim_start_matches('/').to_owned(),
         reason: rule.reason.clone(),
         first_run: None,
         keep_directories: false,
         empty: false,
+        with_all_below: true,
     });
     StateTable::with_rules(more)
-}
-
-/// Whether the kernel runs programs of this platform through an emulator.
-fn has_emulation(platform: Platform) -> bool {
-    let name = match platform.debian_name() {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "armhf" | "armel" => "arm",
-        "ppc64el" => "ppc64le",
-        other => other,
-    };
-    let path = format!("/proc/sys/fs/binfmt_misc/qemu-{name}");
-    std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("enabled"))
 }
 
 /// A tree's listing.

@@ -22,7 +22,10 @@ use crate::check::Variation;
 use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::progress::Event;
-use crate::recipe::{Job, Made, RecipeError, Workbench, build_all, plain, read_source};
+use crate::recipe::{
+    Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, plain, read_source,
+};
+use crate::sandbox::Ending;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
@@ -56,6 +59,8 @@ pub struct BuiltRecipes {
     pub ignored: usize,
     /// The blobs of fetched sources, for roots.
     pub fetched: Vec<BlobDigest>,
+    /// Derivations of what lockfiles pin, and of how it is laid out, for roots.
+    pub dependencies: Vec<DerivationId>,
     /// The packages that outputs of the image need when they run, each with the first recipe whose
     /// output needs it.
     pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
@@ -65,6 +70,7 @@ pub struct BuiltRecipes {
 struct Planned {
     root: Vec<(Owner, Output)>,
     source: Output,
+    tools: Tools,
 }
 
 /// Recipes of one platform by what they need, those that `wanted` needs and no other.
@@ -89,6 +95,15 @@ fn needed(
         needs.insert(name, direct);
     }
     Ok(needs)
+}
+
+/// The stamp of a recipe's own file.
+fn recipe_stamp(image: &Image, recipe: &Recipe) -> Result<Option<Fingerprint>, StoreError> {
+    let Some(file) = &recipe.file else { return Ok(None) };
+    let path = file.below(&image.directory);
+    let mut stamp = Fingerprint::default();
+    stamp.record(&path).map_err(|source| StoreError::Io { action: "look at", path, source })?;
+    Ok(Some(stamp))
 }
 
 /// `NAME:OUTPUT`, whether or not the output was named.
@@ -331,6 +346,7 @@ impl Builder<'_> {
         let mut sources = BTreeMap::new();
         for name in needs.keys() {
             let recipe = &image.recipes[name];
+            built.fingerprints.extend(recipe_stamp(image, recipe)?);
             let (source, tree) =
                 read_source(self.store, image, name.as_str(), recipe, &options.written, &fetched)
                     .map_err(RecipeError::from)?;
@@ -340,7 +356,11 @@ impl Builder<'_> {
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
-            sources.insert(name.clone(), source);
+            let mut source = self.with_fetched(image, recipe, source, built)?;
+            let packages =
+                locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+            let tools = self.tools(image, platform, name, &mut source, packages, built)?;
+            sources.insert(name.clone(), (source, tools));
         }
         self.check_host_for(platform, needs.keys())?;
         let mut keys: BTreeSet<PackageKey> = locked.essential.clone();
@@ -352,13 +372,13 @@ impl Builder<'_> {
         let table = state_table(image);
         let mut roots: BTreeMap<&BTreeSet<PackageKey>, Vec<(Owner, Output)>> = BTreeMap::new();
         let mut planned = BTreeMap::new();
-        for (name, source) in sources {
+        for (name, (source, tools)) in sources {
             let inputs = &locked.recipes[&name];
             if !roots.contains_key(inputs) {
                 let root = self.recipe_root(platform, locked, inputs, &imported, &table)?;
                 roots.insert(inputs, root);
             }
-            planned.insert(name, Planned { root: roots[inputs].clone(), source });
+            planned.insert(name, Planned { root: roots[inputs].clone(), source, tools });
         }
         built.imported.extend(imported);
         Ok(planned)
@@ -462,6 +482,7 @@ impl Builder<'_> {
             root,
             from_recipes,
             source: planned.source.clone(),
+            tools: planned.tools.clone(),
             architecture: platform.debian_name(),
             variation: Variation::none(),
         })
@@ -528,26 +549,24 @@ impl Builder<'_> {
 pub struct ByHand<'a> {
     /// The recipe.
     pub recipe: &'a str,
-    /// The command, as a shell reads it.
-    pub command: &'a str,
+    /// What is run.
+    pub wanted: Wanted<'a>,
     /// The root of a failed build that was kept; a new one otherwise.
     pub kept: Option<&'a Path>,
-    /// Where its output goes.
-    pub output: &'a std::fs::File,
 }
 
 impl Builder<'_> {
-    /// Runs a command where a recipe is built: all that the recipe needs is built first, the
-    /// recipe is not. How the command ended, in words, if not well.
+    /// Runs something where a recipe is built, and says how it ended: all that the recipe needs is
+    /// built first, the recipe is not.
     pub fn run_by_hand(
         &self,
         request: &BuildRequest<'_>,
         options: &RecipeOptions,
         by_hand: &ByHand<'_>,
-    ) -> Result<Option<String>, BuildError> {
+    ) -> Result<Ending, BuildError> {
         let image = request.image;
         let name = self.named(image, by_hand.recipe)?;
-        let Some(&platform) = request.platforms.first() else { return Ok(None) };
+        let Some(&platform) = request.platforms.first() else { return Ok(Ending::Exit(0)) };
         let needs = needed(image, platform, vec![("the command".to_owned(), name.clone())])?;
         let mut built = BuiltRecipes::default();
         let planned = self.plan_recipes(request, platform, &needs, options, &mut built)?;
@@ -561,7 +580,7 @@ impl Builder<'_> {
             })?,
         };
         let job = self.job(image, platform, &name, &planned[&name], &made)?;
-        Ok(job.run_by_hand(bench, by_hand.command, by_hand.kept, by_hand.output)?)
+        Ok(job.run_by_hand(bench, by_hand.wanted, by_hand.kept)?)
     }
 
     fn bench(&self, options: &RecipeOptions) -> Workbench<'_> {

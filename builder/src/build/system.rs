@@ -24,7 +24,11 @@ use crate::spec;
 use crate::stack::PathRules;
 
 /// Version of the `finish` builder: rises whenever its output can change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Version of the `interpreters` builder: rises whenever its output can change.
+const INTERPRETERS_VERSION: u32 = 1;
+/// The one file of its tree: a line for each interpreter that is missing.
+const MISSING: &str = "missing";
 /// `/etc/ld.so.conf` as Debian's libc-bin ships it, for images without that package.
 const LOADER_CONFIGURATION: &str = "include /etc/ld.so.conf.d/*.conf\n";
 
@@ -143,6 +147,10 @@ impl System<'_> {
 
     /// The layer; `None` when there is nothing in it.
     pub fn realise(&self) -> Result<Option<Output>, BuildError> {
+        // A base has its own accounts, loader cache and status.
+        if self.work.base.is_some() && !self.asks_for_accounts() {
+            return Ok(None);
+        }
         let derivation = self.derivation()?;
         let mut output = self
             .store
@@ -161,17 +169,21 @@ impl System<'_> {
     /// Scripts of the image whose interpreter is not in it, one line for each interpreter.
     ///
     /// Policy lets packages use Essential programs without a dependency, so images without the
-    /// Essential set can lack some. The answer is remembered for these trees.
+    /// Essential set can lack some. The answer is a tree of its own (builder `interpreters`), so
+    /// that whoever has it from a cache reads no program.
     pub fn missing_interpreters(&self) -> Result<Vec<String>, BuildError> {
-        if self.work.is_essential {
+        if self.work.is_essential || self.work.base.is_some() {
             return Ok(Vec::new());
-        }
-        let key = self.derivation()?.id().to_string();
-        if let Some(known) = self.store.fact("missing-interpreters", &key)? {
-            return Ok(known.lines().map(str::to_owned).collect());
         }
         let trees: Vec<&Output> =
             self.work.stack().into_iter().chain(self.above.iter().copied()).collect();
+        let derivation = Derivation::new("interpreters", INTERPRETERS_VERSION)
+            .with_inputs(trees.iter().map(|output| *output.path.hash()));
+        if let Some(mut known) = self.store.realisation(&derivation.id())?
+            && let Some(output) = known.outputs.remove("out")
+        {
+            return self.known_interpreters(&output);
+        }
         let view = StackView::new(self.store, trees, wanted)?;
         let programs: Vec<&TreePath> = view
             .entries()
@@ -200,8 +212,25 @@ impl System<'_> {
                 format!("{interpreter} is not in the image, but {}{more} need it{mend}", scripts[0])
             })
             .collect();
-        self.store.put_fact("missing-interpreters", &key, &lines.join("\n"))?;
+        let mut spool = self.store.spool();
+        let path = TreePath::new(MISSING).expect("the name is a valid path");
+        spool.add_file(path, 0o644, lines.join("\n").as_bytes())?;
+        let output = self.store.add_tree("interpreters", Compression::Store1, &mut spool)?;
+        self.store.put_realisation(&derivation, [("out".to_owned(), output)])?;
         Ok(lines)
+    }
+
+    fn known_interpreters(&self, output: &Output) -> Result<Vec<String>, BuildError> {
+        let mut text = String::new();
+        self.store.read_tree(output, |entry, content| {
+            let error = |source| BuildError::Content { path: entry.path.clone(), source };
+            content.read_to_string(&mut text).map(drop).map_err(error)
+        })?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    fn asks_for_accounts(&self) -> bool {
+        !self.image.users.is_empty() || !self.image.groups.is_empty()
     }
 
     fn make(&self) -> Result<TreeSpool, BuildError> {
@@ -211,7 +240,7 @@ impl System<'_> {
         let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
         corrections::add(self.store, &work.packages, &work.rules, &work.configured, &mut spool)?;
-        if !work.is_essential || !self.image.users.is_empty() || !self.image.groups.is_empty() {
+        if !work.is_essential || self.asks_for_accounts() {
             for file in self.accounts()?.to_files() {
                 let mut entry = Entry::file(file.path, file.mode, file.content.len() as u64);
                 (entry.uid, entry.gid) = (file.uid, file.gid);

@@ -84,7 +84,7 @@ impl<'a> StackView<'a> {
     }
 
     /// The tree on top at a path, and its entry.
-    fn find(&self, path: &TreePath) -> Option<(usize, &Entry)> {
+    pub(super) fn find(&self, path: &TreePath) -> Option<(usize, &Entry)> {
         let hidden_below = self
             .deletions
             .iter()

@@ -39,11 +39,12 @@ pub fn status(packages: &[&Package], state: &str) -> Result<String, StatusError>
     Ok(text)
 }
 
-/// Adds the database of newly unpacked packages: control files and lists of `new`, and the shared
-/// files of all packages.
+/// Adds the database of newly unpacked packages: control files and lists of `new`, with what dpkg
+/// makes of its own (`information`, by name), and the shared files of all packages.
 pub fn add_files(
     spool: &mut TreeSpool,
     new: &[Package],
+    information: &BTreeMap<String, String>,
     status: &str,
     triggers: &Triggers,
     architecture: &str,
@@ -73,6 +74,9 @@ pub fn add_files(
             }
         }
         files.insert(format!("{prefix}.list"), (0o644, package.list().into_bytes()));
+    }
+    for (name, text) in information {
+        files.insert(format!("info/{name}"), (0o644, text.clone().into_bytes()));
     }
     for (name, (mode, bytes)) in files {
         spool.add_file(path(&format!("{DIRECTORY}/{name}")), mode, &bytes)?;

@@ -15,10 +15,10 @@ use super::compose::Composition;
 use super::order::{Round, rounds};
 use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
-use super::{ConfigureError, Package, Stage, database};
+use super::{ConfigureError, Package, Stage, database, information};
 use crate::check::{Variation, tell_undisguised};
 use crate::progress::Event;
-use crate::sandbox::{Command, Ending, Root, RootRequest, Storage, standard_environment};
+use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
 
 /// The process number that the first script's follows.
@@ -70,7 +70,8 @@ impl Run<'_> {
         let stage = self.stage;
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
-        let database = self.add_database(&everyone, &state.triggers)?;
+        let information = information::files(stage)?;
+        let database = self.add_database(&everyone, &information, &state.triggers)?;
         let status = database::status(&everyone, "installed")?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
@@ -79,6 +80,7 @@ impl Run<'_> {
         database::add_files(
             composition.spool(),
             &stage.packages,
+            &information,
             &status,
             &state.triggers,
             stage.architecture,
@@ -93,7 +95,7 @@ impl Run<'_> {
                 unpack: (0..stage.packages.len()).collect(),
                 configure: (0..stage.packages.len()).collect(),
             }],
-            false => rounds(&stage.packages),
+            false => rounds(&stage.packages, stage.below.map_or(&[], |it| &it.packages), &status),
         };
         let mut unpacked: Vec<usize> = Vec::new();
         let last = rounds.len() - 1;
@@ -170,12 +172,20 @@ impl Run<'_> {
     fn add_database(
         &self,
         everyone: &[&Package],
+        information: &BTreeMap<String, String>,
         triggers: &Triggers,
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
         let status = database::status(everyone, "unpacked")?;
-        database::add_files(&mut spool, &stage.packages, &status, triggers, stage.architecture)?;
+        database::add_files(
+            &mut spool,
+            &stage.packages,
+            information,
+            &status,
+            triggers,
+            stage.architecture,
+        )?;
         let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
         stage.checkout(&output)
     }
@@ -350,6 +360,7 @@ impl Run<'_> {
         command.env.insert("DPKG_MAINTSCRIPT_ARCH".into(), package.architecture.clone());
         command.time_limit = Some(TIME_LIMIT);
         command.silence_limit = Some(SILENCE_LIMIT);
+        self.stage.checkouts.limit(&mut command);
         let finished = root.execute(&command, Some(self.log))?;
         if is_preinst {
             root.delete(UNPACKING)?;
@@ -359,8 +370,9 @@ impl Run<'_> {
                 package: package.name.clone(),
                 script: script.to_owned(),
                 arguments: arguments.join(" ").trim().to_owned(),
-                ending: describe(finished.ending),
-                tail: String::from_utf8_lossy(&finished.tail).into_owned(),
+                ending: command.describe(finished.ending).into(),
+                limit: finished.limit(),
+                tail: String::from_utf8_lossy(&finished.tail).into(),
             });
         }
         self.attribute(root, state, package)
@@ -456,15 +468,6 @@ fn environment(package: &str, script: &str, stage: &Stage<'_>) -> BTreeMap<Strin
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     environment
-}
-
-fn describe(ending: Ending) -> String {
-    match ending {
-        Ending::Exit(status) => format!("exited with status {status}"),
-        Ending::Signal(signal) => format!("was killed by signal {signal}"),
-        Ending::TimeLimit => format!("ran longer than {} s", TIME_LIMIT.as_secs()),
-        Ending::SilenceLimit => format!("printed nothing for {} s", SILENCE_LIMIT.as_secs()),
-    }
 }
 
 /// The rules that stage 1's diversions make, for stage 2 without preinst scripts.

@@ -20,8 +20,10 @@ mod compose;
 mod database;
 mod driver;
 mod ids;
+mod information;
 mod order;
 mod package;
+mod queue;
 mod state;
 mod triggers;
 
@@ -51,11 +53,11 @@ use crate::check::Variation;
 use crate::finish::status::StatusError;
 use crate::progress::{Event, Progress};
 use crate::realise::{CheckoutError, Checkouts};
-use crate::sandbox::{SANDBOX_VERSION, SandboxError};
+use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
@@ -72,9 +74,11 @@ pub enum ConfigureError {
         /// How it was called.
         arguments: String,
         /// How it ended, in words.
-        ending: String,
+        ending: Box<str>,
+        /// The limit that it ran into.
+        limit: Option<Limit>,
         /// The end of its output.
-        tail: String,
+        tail: Box<str>,
     },
     /// debconf refused the answers of image.toml.
     #[error("debconf refuses the preseed lines of [debian] debconf")]
@@ -138,7 +142,8 @@ impl ConfigureError {
     /// The end of the failed script's output.
     pub fn tail(&self) -> Option<&str> {
         match self {
-            Self::Script { tail, .. } | Self::Preseed { tail } => Some(tail),
+            Self::Script { tail, .. } => Some(tail),
+            Self::Preseed { tail } => Some(tail),
             _ => None,
         }
     }
@@ -259,6 +264,7 @@ impl<'a> Stage<'a> {
         if let Some(configured) = self.realised(table)? {
             return Ok(configured);
         }
+        self.checkouts.permit(&format!("configure {}", self.name()), id)?;
         let all: Vec<&Output> =
             self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
         self.checkouts.ensure(&all)?;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::Package;
+use super::{Package, queue};
 use crate::source::debian::relation::RelationField;
 
 /// One round: some packages are unpacked, then some are configured. One round is the rule; another
 /// is needed only when a `preinst` wants packages configured that are themselves new.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Packages (by number) to unpack, in order.
     pub unpack: Vec<usize>,
@@ -29,8 +29,9 @@ pub fn dependency_order(packages: &[Package]) -> Vec<usize> {
     visit.order
 }
 
-/// Splits packages, which come in dependency order, into rounds.
-pub fn rounds(packages: &[Package]) -> Vec<Round> {
+/// Splits packages, which come in dependency order, into rounds. `below` is configured, `status` is
+/// dpkg's status file.
+pub fn rounds(packages: &[Package], below: &[Package], status: &str) -> Vec<Round> {
     let graph = Graph::new(packages);
     let mut unpacked = vec![false; packages.len()];
     let mut configured = vec![false; packages.len()];
@@ -49,17 +50,21 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
             // Only a cycle of Pre-Depends, which Debian forbids, leads here: give in.
             unpack = (0..packages.len()).filter(|&n| !unpacked[n]).take(1).collect();
         }
-        for &number in &unpack {
-            unpacked[number] = true;
-        }
-        // Before the last round only what others wait for is configured, with what it needs.
+        // Before the last round only what others wait for is unpacked and configured, with what it
+        // needs: apt puts that first.
         let mut wanted = vec![is_last; packages.len()];
         if !is_last {
-            for number in (0..packages.len()).filter(|&n| !unpacked[n]) {
+            for number in (0..packages.len()).filter(|n| !unpacked[*n] && !unpack.contains(n)) {
                 for below in graph.below(number) {
                     wanted[below] = true;
                 }
             }
+            if unpack.iter().any(|&number| wanted[number]) {
+                unpack.retain(|&number| wanted[number]);
+            }
+        }
+        for &number in &unpack {
+            unpacked[number] = true;
         }
         let configure: Vec<usize> =
             (0..packages.len()).filter(|&n| unpacked[n] && !configured[n] && wanted[n]).collect();
@@ -69,10 +74,32 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
         rounds.push(Round { unpack, configure });
     }
     // Without a package there is still the one round that ends the stage.
-    if rounds.is_empty() {
-        rounds.push(Round { unpack: Vec::new(), configure: Vec::new() });
-    }
+    let mut last = rounds.pop().unwrap_or_default();
+    last.configure = last_order(packages, below, &graph, &last.configure, status);
+    rounds.push(last);
     rounds
+}
+
+/// apt has what others pre-depend on configured before these are unpacked, and leaves all the rest
+/// to dpkg.
+fn last_order(
+    packages: &[Package],
+    below: &[Package],
+    graph: &Graph,
+    configure: &[usize],
+    status: &str,
+) -> Vec<usize> {
+    let mut is_early = vec![false; packages.len()];
+    for number in 0..packages.len() {
+        for other in graph.below(number) {
+            is_early[other] = true;
+        }
+    }
+    let (mut order, rest): (Vec<usize>, Vec<usize>) =
+        configure.iter().partition(|&&number| is_early[number]);
+    let everyone: Vec<&Package> = packages.iter().chain(below).collect();
+    order.extend(queue::configuration_order(&everyone, &rest, status));
+    order
 }
 
 struct Graph {

@@ -142,3 +142,43 @@ impl Package {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use drystone_store::digest::BlobDigest;
+    use drystone_store::path::StorePath;
+    use drystone_store::realisation::ListingRef;
+
+    use super::*;
+
+    /// A package of a name with further control fields, perhaps with a `postinst`; its trees are
+    /// nowhere.
+    pub fn package(name: &str, fields: &str, has_postinst: bool) -> Package {
+        let control = format!("Package: {name}\nVersion: 4\nArchitecture: amd64\n{fields}");
+        let paragraph = control::paragraphs(&control).next().unwrap().unwrap();
+        let relation = |name| RelationField::new(paragraph.value(name).unwrap_or("")).unwrap();
+        let script = ("postinst".to_owned(), (0o755, b"#!/bin/sh\n".to_vec()));
+        let nowhere = Output {
+            path: StorePath::new("a".repeat(52).parse().unwrap(), name),
+            diff_id: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+            size: 1024,
+            layers: Vec::new(),
+            listing: ListingRef { digest: BlobDigest::of(b""), size: 0 },
+            references: Vec::new(),
+        };
+        Package {
+            name: name.to_owned(),
+            version: "4".to_owned(),
+            architecture: "amd64".to_owned(),
+            is_multi_arch_same: false,
+            replaces: relation("Replaces"),
+            pre_depends: relation("Pre-Depends"),
+            depends: relation("Depends"),
+            provides: relation("Provides"),
+            control_files: has_postinst.then_some(script).into_iter().collect(),
+            directives: Vec::new(),
+            data: nowhere.clone(),
+            control: nowhere,
+        }
+    }
+}

@@ -25,6 +25,19 @@ pub struct StateRule {
     /// The file stays, without its content.
     #[serde(default)]
     pub empty: bool,
+    /// What lies below a path that matches goes too; the shipped table spells that out.
+    #[serde(skip)]
+    pub with_all_below: bool,
+}
+
+impl StateRule {
+    fn applies_to(&self, parts: &[&str]) -> bool {
+        let pattern: Vec<&str> = self.path.split('/').collect();
+        match self.with_all_below {
+            true => (1..=parts.len()).any(|count| matches_path(&pattern, &parts[..count])),
+            false => matches_path(&pattern, parts),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,9 +64,7 @@ impl StateTable {
     pub fn matches(&self, entry: &Entry) -> Option<usize> {
         let parts: Vec<&str> = entry.path.components().collect();
         self.rules.iter().position(|rule| {
-            let pattern: Vec<&str> = rule.path.split('/').collect();
-            matches_path(&pattern, &parts)
-                && !(rule.keep_directories && entry.kind == Kind::Directory)
+            rule.applies_to(&parts) && !(rule.keep_directories && entry.kind == Kind::Directory)
         })
     }
 
@@ -67,7 +78,10 @@ impl StateTable {
         let text: String = self
             .rules
             .iter()
-            .map(|rule| format!("{} {} {}\n", rule.path, rule.keep_directories, rule.empty))
+            .map(|rule| {
+                let below = if rule.with_all_below { " below" } else { "" };
+                format!("{} {} {}{below}\n", rule.path, rule.keep_directories, rule.empty)
+            })
             .collect();
         FileHash::of(text.as_bytes()).to_string()
     }
@@ -114,6 +128,24 @@ mod tests {
         assert!(hit("var/lib/postgresql/15/main/base/1/112"));
         assert!(!hit("var/lib/postgresql"));
         assert!(!hit("etc/ssh/sshd_config"));
+    }
+
+    #[test]
+    fn a_rule_of_image_toml_takes_all_below_with_it() {
+        let rule = StateRule {
+            path: "var/lib/thing*".to_owned(),
+            reason: "made anew".to_owned(),
+            first_run: None,
+            keep_directories: false,
+            empty: false,
+            with_all_below: true,
+        };
+        let table = StateTable::with_rules([rule]);
+        let path = |text: &str| drystone_store::tree::TreePath::new(text).unwrap();
+        let hit = |text: &str| table.matches(&Entry::file(path(text), 0o644, 1)).is_some();
+        assert!(hit("var/lib/thing") && hit("var/lib/thing-2/a/b"));
+        assert!(!hit("var/lib/other/thing") && !hit("var/lib"));
+        assert_ne!(table.digest(), StateTable::with_rules([]).digest());
     }
 
     #[test]

@@ -245,6 +245,11 @@ impl<'a> Table<'a> {
         Problem::new(self.problems, place, message.into())
     }
 
+    /// Adds the problems of another document that this one names.
+    pub fn adopt(&self, problems: &Diagnostics) {
+        problems.iter().for_each(|problem| self.problems.add(problem.clone()));
+    }
+
     /// A text that is read by `parse`, if it is written.
     pub fn text_as<T>(
         &self,

@@ -160,10 +160,10 @@ pub struct ImageConfig {
     pub exposed_ports: BTreeSet<Port>,
     /// Environment variables; `PATH` is added when it is missing.
     pub env: BTreeMap<String, String>,
-    /// The program and its fixed arguments.
-    pub entrypoint: Vec<String>,
-    /// The default arguments, or the program when there is no entrypoint.
-    pub command: Vec<String>,
+    /// The program and its fixed arguments; none leaves it to the base image.
+    pub entrypoint: Option<Vec<String>>,
+    /// The default arguments, or the program when there is no entrypoint; none leaves it to the base.
+    pub command: Option<Vec<String>>,
     /// Absolute paths that hold data of a container's own.
     pub volumes: BTreeSet<String>,
     /// The directory that the program starts in.
@@ -185,8 +185,8 @@ impl ImageConfig {
             user: None,
             exposed_ports: BTreeSet::new(),
             env: BTreeMap::new(),
-            entrypoint: Vec::new(),
-            command: Vec::new(),
+            entrypoint: None,
+            command: None,
             volumes: BTreeSet::new(),
             working_directory: None,
             labels: BTreeMap::new(),
@@ -227,8 +227,8 @@ impl ImageConfig {
                 .map(|port| (port.to_string(), Empty {}))
                 .collect(),
             env: self.to_env()?,
-            entrypoint: &self.entrypoint,
-            command: &self.command,
+            entrypoint: self.entrypoint.as_deref().unwrap_or_default(),
+            command: self.command.as_deref().unwrap_or_default(),
             volumes: self.volumes.iter().map(|path| (path.as_str(), Empty {})).collect(),
             working_directory: self.working_directory.as_deref(),
             labels: &self.labels,
@@ -238,8 +238,17 @@ impl ImageConfig {
     }
 
     fn to_env(&self) -> Result<Vec<String>, ImageError> {
-        let mut variables = self.env.clone();
-        variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        Self::to_env_of(self.env.clone(), true)
+    }
+
+    /// Variables as lines, with a `PATH` if there must be one.
+    pub(super) fn to_env_of(
+        mut variables: BTreeMap<String, String>,
+        needs_path: bool,
+    ) -> Result<Vec<String>, ImageError> {
+        if needs_path {
+            variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        }
         let is_legal = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
         if let Some(name) = variables.keys().find(|name| !is_legal(name)) {
             return Err(ImageError::VariableName { name: name.clone() });
@@ -304,14 +313,14 @@ struct RootFs {
 }
 
 #[derive(Serialize)]
-struct History<'a> {
+pub(super) struct History<'a> {
     created: &'a str,
     created_by: String,
     comment: &'static str,
 }
 
 impl<'a> History<'a> {
-    fn of(layer: &LayerRef, created: &'a str) -> Self {
+    pub(super) fn of(layer: &LayerRef, created: &'a str) -> Self {
         let created_by = format!("drystone: {}", layer.title);
         Self { created, created_by, comment: HISTORY_COMMENT }
     }
@@ -329,8 +338,8 @@ mod tests {
             digest: BlobDigest::from_bytes([number; 32]),
             size: 1000 + u64::from(number),
             diff_id: DiffId::from_bytes([number + 100; 32]),
-            uncompressed_size: 4096,
-            compression: Compression::Gzip1,
+            uncompressed_size: Some(4096),
+            media_type: Compression::Gzip1.media_type(),
             title: title.to_owned(),
         }
     }
@@ -341,8 +350,8 @@ mod tests {
         config.exposed_ports =
             ["8080", "53/udp", "80/tcp"].map(|port| port.parse().unwrap()).into();
         config.env = [("ZONE", "a=b"), ("APP", "é")].map(|(k, v)| (k.into(), v.into())).into();
-        config.entrypoint = vec!["/bin/app".into()];
-        config.command = vec!["-x".into(), "<&>".into()];
+        config.entrypoint = Some(vec!["/bin/app".into()]);
+        config.command = Some(vec!["-x".into(), "<&>".into()]);
         config.volumes = ["/var/lib/b", "/a"].map(str::to_owned).into();
         config.working_directory = Some("/srv".into());
         config.labels = [("b", "2"), ("a", "1")].map(|(k, v)| (k.into(), v.into())).into();

@@ -11,12 +11,12 @@ pub struct LayerRef {
     pub digest: BlobDigest,
     /// Bytes of the compressed blob.
     pub size: u64,
-    /// SHA-256 of the canonical tar.
+    /// SHA-256 of the uncompressed tar.
     pub diff_id: DiffId,
-    /// Bytes of the canonical tar.
-    pub uncompressed_size: u64,
-    /// How the blob is compressed.
-    pub compression: Compression,
+    /// Bytes of the uncompressed tar, where that is known: a base image does not tell.
+    pub uncompressed_size: Option<u64>,
+    /// What the blob is: a tar, and how it is compressed.
+    pub media_type: &'static str,
     /// What the layer holds, for people: it becomes the layer's history entry.
     pub title: String,
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use drystone_store::digest::BlobDigest;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::config::rfc3339;
+use super::inherit::inherited_json;
 use super::{ImageConfig, ImageError, LayerRef, Platform};
 
 /// The media type of an image configuration.
@@ -18,6 +20,8 @@ pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+jso
 pub const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// The annotation that holds an image's creation time, written unless the user sets it.
 pub const CREATED_ANNOTATION: &str = "org.opencontainers.image.created";
+/// The annotation that holds the digest of the manifest of the base image.
+pub const BASE_ANNOTATION: &str = "org.opencontainers.image.base.digest";
 
 /// A JSON document that is stored as a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,15 +124,41 @@ impl Image {
         annotations: &BTreeMap<String, String>,
         layers: Vec<LayerRef>,
     ) -> Result<Self, ImageError> {
-        check_layers(&layers)?;
-        let config_blob = JsonBlob::new(config.to_json(&layers)?);
+        let document = config.to_json(&layers)?;
+        Self::of_config(config, document, annotations.clone(), layers)
+    }
+
+    /// Describes the image of `config` over a base image: the first `below` of `layers` are the
+    /// base's, whose configuration is `base` and whose manifest has the digest `digest`.
+    ///
+    /// # Errors
+    /// As [`Self::assemble`].
+    pub fn assemble_over(
+        (base, digest, below): (&Map<String, Value>, &BlobDigest, usize),
+        config: &ImageConfig,
+        annotations: &BTreeMap<String, String>,
+        layers: Vec<LayerRef>,
+    ) -> Result<Self, ImageError> {
+        let document = inherited_json(base, below, config, &layers)?;
         let mut annotations = annotations.clone();
+        let named = annotations.entry(BASE_ANNOTATION.to_owned());
+        named.or_insert_with(|| digest.to_string());
+        Self::of_config(config, document, annotations, layers)
+    }
+
+    fn of_config(
+        config: &ImageConfig,
+        document: Vec<u8>,
+        mut annotations: BTreeMap<String, String>,
+        layers: Vec<LayerRef>,
+    ) -> Result<Self, ImageError> {
+        check_layers(&layers)?;
+        let config_blob = JsonBlob::new(document);
         if !annotations.contains_key(CREATED_ANNOTATION) {
             annotations.insert(CREATED_ANNOTATION.to_owned(), rfc3339(config.created)?);
         }
-        let describe = |layer: &LayerRef| {
-            Descriptor::new(layer.compression.media_type(), layer.digest, layer.size)
-        };
+        let describe =
+            |layer: &LayerRef| Descriptor::new(layer.media_type, layer.digest, layer.size);
         let document = ManifestDocument {
             schema_version: 2,
             media_type: MANIFEST_MEDIA_TYPE,
@@ -159,7 +189,7 @@ impl Image {
 fn check_layers(layers: &[LayerRef]) -> Result<(), ImageError> {
     let mut known = BTreeMap::new();
     for layer in layers {
-        let facts = (layer.size, layer.diff_id, layer.uncompressed_size, layer.compression);
+        let facts = (layer.size, layer.diff_id, layer.media_type);
         if *known.entry(layer.digest).or_insert(facts) != facts {
             return Err(ImageError::LayerMismatch { digest: layer.digest });
         }
@@ -253,8 +283,11 @@ mod tests {
             digest: BlobDigest::from_bytes([number; 32]),
             size: 1000 + u64::from(number),
             diff_id: DiffId::from_bytes([number + 100; 32]),
-            uncompressed_size: 4096,
-            compression: if number % 2 == 1 { Compression::Gzip1 } else { Compression::Zstd1 },
+            uncompressed_size: Some(4096),
+            media_type: match number % 2 {
+                1 => Compression::Gzip1.media_type(),
+                _ => Compression::Zstd1.media_type(),
+            },
             title: format!("layer {number}"),
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod config;
 mod error;
+mod inherit;
 mod layer;
 pub mod manifest;
 pub mod order;

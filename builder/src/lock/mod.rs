@@ -23,7 +23,7 @@ mod tests;
 
 pub use file::Written;
 pub use model::{
-    ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockError, LockedImage,
-    LockedPackage, LockedPlatform, LockedRecipe, PackageKey, VERSION,
+    ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockError, LockedBase,
+    LockedImage, LockedPackage, LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
 pub use request::{LockedRequest, RequestedPackage, RequestedRecipe, RequestedRepository};

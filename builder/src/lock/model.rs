@@ -171,6 +171,8 @@ pub struct LockedImage {
     /// The newest Release date when its pins last changed, in whole seconds: the image's
     /// `created`. It belongs to the image, so that no image changes because another one moved.
     pub date: Option<Timestamp>,
+    /// The base image, where image.toml names it by a tag.
+    pub base: Option<LockedBase>,
     /// The codename that the suite of image.toml stood for.
     pub suite: Option<Suite>,
     /// What image.toml asked for when the pins were chosen.
@@ -185,6 +187,15 @@ pub struct LockedImage {
     pub recipes: BTreeMap<Name, LockedRecipe>,
     /// Its content on each platform.
     pub platforms: BTreeMap<Platform, LockedPlatform>,
+}
+
+/// What the tag of a base image named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedBase {
+    /// The reference as image.toml has it.
+    pub from: String,
+    /// The digest of the manifest or index.
+    pub digest: BlobDigest,
 }
 
 /// What one recipe fetched.
@@ -269,7 +280,13 @@ impl Lock {
     /// the packages' digests stand for what they led to.
     pub fn canonical(&self, image: &ImageName, platform: Platform) -> Option<Value> {
         let locked = self.images.get(image)?;
-        let content = locked.platforms.get(&platform)?;
+        let nothing = LockedPlatform::default();
+        let content = match locked.platforms.get(&platform) {
+            Some(content) => content,
+            // Of an image on a base nothing else is pinned.
+            None if locked.base.is_some() => &nothing,
+            None => return None,
+        };
         let set = |keys: &BTreeSet<PackageKey>| {
             let pins = keys.iter().map(|key| {
                 let pin = self.packages.get(key);
@@ -305,6 +322,9 @@ impl Lock {
         if !content.recipes.is_empty() {
             let inputs = content.recipes.iter().map(|(name, keys)| (name.to_string(), set(keys)));
             canonical["build"] = Value::Object(inputs.collect());
+        }
+        if let Some(base) = &locked.base {
+            canonical["base"] = json!(base.digest);
         }
         Some(canonical)
     }

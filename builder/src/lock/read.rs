@@ -12,12 +12,13 @@ use crate::document::{
     self, Diagnostics, Entry, Format, Key, Schema, Shape, SourceText, Table, Value,
 };
 use crate::spec::{
-    Architecture, Component, ImageName, Name, PackageName, PackageVersion, Platform, Suite,
+    Architecture, Component, ImageName, ImageReference, Name, PackageName, PackageVersion,
+    Platform, Suite,
 };
 
 use super::model::{
-    ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockedImage, LockedPackage,
-    LockedPlatform, LockedRecipe, PackageKey, VERSION,
+    ArchiveKey, Fingerprint, Index, IndexKey, LayerMember, Lock, LockedBase, LockedImage,
+    LockedPackage, LockedPlatform, LockedRecipe, PackageKey, VERSION,
 };
 use super::references::References;
 use super::request::{LockedRequest, RequestedPackage, RequestedRecipe, RequestedRepository};
@@ -64,6 +65,8 @@ static IMAGE: Schema = table(
     "[image.NAME]",
     &[
         key("date", "a time in UTC", r#"date = "2026-10-03T09:12:00Z""#),
+        key("from", "an image reference", r#"from = "registry.example.com/team/base:1""#),
+        key("base", "64 hexadecimal digits", r#"base = "…""#),
         key("suite", "a codename", r#"suite = "bookworm""#),
         key("archives", "a list of archives", r#"archives = ["debian bookworm"]"#),
         key("request", "a table", "[image.web.request]"),
@@ -226,6 +229,7 @@ fn package(table: &Table<'_>) -> Option<(PackageKey, LockedPackage)> {
 fn image(table: &Table<'_>, lock: &Lock, broken: &BTreeSet<String>) -> Option<LockedImage> {
     let mut image = LockedImage {
         date: table.text_as("date", time),
+        base: base(table),
         suite: table.text_as("suite", Suite::new),
         request: table.get("request").and_then(|value| request(&value.table(&REQUEST)?)),
         archives: table.texts_as("archives", archive_key).into_iter().collect(),
@@ -254,6 +258,16 @@ fn image(table: &Table<'_>, lock: &Lock, broken: &BTreeSet<String>) -> Option<Lo
         }
     }
     Some(image)
+}
+
+/// Both or neither of its lines stand there.
+fn base(table: &Table<'_>) -> Option<LockedBase> {
+    if !table.has("from") && !table.has("base") {
+        return None;
+    }
+    let from = need(table, "from", ImageReference::new);
+    let digest = need(table, "base", digest);
+    Some(LockedBase { from: from?.to_string(), digest: digest? })
 }
 
 fn request(table: &Table<'_>) -> Option<LockedRequest> {

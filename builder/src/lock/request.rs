@@ -48,7 +48,7 @@ impl LockedRequest {
         }
         let recipes = image.recipes.iter().map(|(name, recipe)| RequestedRecipe {
             name: name.clone(),
-            packages: recipe.build_packages(),
+            packages: recipe.build_packages(&debian.suite),
         });
         let used: BTreeSet<&Name> =
             debian.packages.iter().filter_map(|package| package.from.as_ref()).collect();

@@ -92,6 +92,10 @@ fn write_image(text: &mut String, name: &ImageName, image: &LockedImage) -> fmt:
     if let Some(when) = image.date {
         writeln!(text, "date = {}", date(when))?;
     }
+    if let Some(base) = &image.base {
+        writeln!(text, "from = {}", quote(&base.from))?;
+        writeln!(text, "base = {}", quote(&base.digest.to_hex()))?;
+    }
     if let Some(suite) = &image.suite {
         writeln!(text, "suite = {}", quote(suite.as_str()))?;
     }

@@ -41,8 +41,8 @@ impl Blobs {
             digest,
             size: blob.len() as u64,
             diff_id: DiffId::from_bytes(hasher.finish().1),
-            uncompressed_size: tar.len() as u64,
-            compression: Compression::Gzip1,
+            uncompressed_size: Some(tar.len() as u64),
+            media_type: Compression::Gzip1.media_type(),
             title: path.to_owned(),
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn noise(length: usize) -> Vec<u8> {
 pub(super) fn image_set(platforms: &[&str], layers: &[LayerRef]) -> ImageSet {
     let image = |platform: &&str| {
         let mut config = ImageConfig::new(platform.parse().unwrap(), 1_686_384_000);
-        config.command = vec!["/hello".into()];
+        config.command = Some(vec!["/hello".into()]);
         Image::assemble(&config, &std::collections::BTreeMap::new(), layers.to_vec()).unwrap()
     };
     ImageSet::new(platforms.iter().map(image).collect()).unwrap()

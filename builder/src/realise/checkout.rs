@@ -2,13 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use drystone_store::digest::DerivationId;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
 
-use crate::sandbox::{IdMap, SandboxError, Session};
+use crate::sandbox::{Command, IdMap, Resources, SandboxError, Session};
 
 /// Why a tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,14 @@ pub enum CheckoutError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nothing that needs a sandbox may be built.
+    #[error("{what} ({id}) is in no cache, and nothing may be built in a sandbox")]
+    Forbidden {
+        /// What would be built.
+        what: String,
+        /// Its derivation.
+        id: DerivationId,
+    },
     /// The tree could not be streamed to the helper.
     #[error("cannot lay out {tree}")]
     Io {
@@ -29,22 +39,80 @@ pub enum CheckoutError {
     },
 }
 
+/// Limits that the user sets for every command of a build; they come before those of recipes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CommandLimits {
+    /// How long each may run.
+    pub time: Option<Duration>,
+    /// How long each may print nothing.
+    pub silence: Option<Duration>,
+    /// What else each may use up.
+    pub resources: Resources,
+}
+
 /// Lays trees out below the store's `trees/`; the sandbox session starts when it is first needed.
 pub struct Checkouts<'a> {
     store: &'a Store,
     program: Option<PathBuf>,
     session: OnceLock<Session>,
+    limits: CommandLimits,
+    /// What would have been built, where nothing may be.
+    missing: Option<Mutex<Vec<(String, DerivationId)>>>,
 }
 
 impl<'a> Checkouts<'a> {
     /// Checkouts of a store, made by this very program as helper.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, program: None, session: OnceLock::new() }
+        let (session, limits) = (OnceLock::new(), CommandLimits::default());
+        Self { store, program: None, session, limits, missing: None }
+    }
+
+    /// Lets nothing be built in a sandbox: what would be is refused and noted.
+    #[must_use]
+    pub fn forbidding(self, forbidden: bool) -> Self {
+        Self { missing: forbidden.then(Mutex::default), ..self }
+    }
+
+    /// Whether nothing may be built in a sandbox.
+    pub const fn is_forbidden(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    /// What would have been built, with its derivation.
+    pub fn missing(&self) -> Vec<(String, DerivationId)> {
+        let missing = self.missing.as_ref();
+        let list = missing.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        list.unwrap_or_default()
+    }
+
+    /// Asks to build something in a sandbox; everything that does so asks first.
+    ///
+    /// # Errors
+    /// [`CheckoutError::Forbidden`].
+    pub fn permit(&self, what: &str, id: DerivationId) -> Result<(), CheckoutError> {
+        let Some(missing) = &self.missing else { return Ok(()) };
+        let what = what.to_owned();
+        missing.lock().unwrap_or_else(PoisonError::into_inner).push((what.clone(), id));
+        Err(CheckoutError::Forbidden { what, id })
     }
 
     /// Checkouts made by another program that can be the sandbox's helper (for tests).
     pub fn with_program(store: &'a Store, program: PathBuf) -> Self {
-        Self { store, program: Some(program), session: OnceLock::new() }
+        Self { program: Some(program), ..Self::new(store) }
+    }
+
+    /// With limits for every command that runs over them.
+    #[must_use]
+    pub fn with_limits(self, limits: CommandLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets the limits of a command: those that the user asked for, else its own, else the usual.
+    pub fn limit(&self, command: &mut Command) {
+        command.time_limit = self.limits.time.or(command.time_limit);
+        command.silence_limit = self.limits.silence.or(command.silence_limit);
+        let own = self.limits.resources.or(command.resources);
+        command.resources = own.or(Resources::usual());
     }
 
     /// The sandbox session.

@@ -2,4 +2,4 @@
 
 mod checkout;
 
-pub use checkout::{CheckoutError, Checkouts};
+pub use checkout::{CheckoutError, Checkouts, CommandLimits};

@@ -7,6 +7,8 @@ use drystone_store::store::StoreError;
 use drystone_store::tree::{SpoolError, TreePath};
 
 use super::SourceError;
+use super::git::GitError;
+use super::language::LanguageError;
 use crate::realise::CheckoutError;
 use crate::sandbox::SandboxError;
 
@@ -151,6 +153,12 @@ pub enum RecipeError {
     /// Its source cannot be taken.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Its commit cannot be had.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// Its dependencies cannot be had.
+    #[error(transparent)]
+    Language(#[from] LanguageError),
     /// A tree could not be laid out.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
@@ -178,6 +186,8 @@ impl RecipeError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Failed(failed) => return failed.hint.clone(),
+            Self::Git(error) => return error.hint().map(str::to_owned),
+            Self::Language(error) => return error.hint().map(str::to_owned),
             Self::Empty { output, .. } => {
                 let variable = super::run::variable(output);
                 return Some(format!(

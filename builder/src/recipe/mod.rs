@@ -14,18 +14,22 @@
 //! A recipe is a derivation of the trees it sees, its script, variables and outputs. A changed
 //! source that builds to the same tree therefore changes nothing after it.
 
+mod by_hand;
 mod collect;
 mod error;
+pub mod git;
 mod graph;
 mod hints;
+pub mod language;
 mod plain;
 mod run;
 mod source;
 
+pub use by_hand::{Person, SCRIPT, Wanted};
 pub use error::{FailedScript, RecipeError};
 pub use graph::{Build, build_all};
 pub use plain::plain;
-pub use run::{Job, Made, Workbench};
+pub use run::{Job, Made, Tools, Workbench};
 pub use source::{SourceError, Sources, read_source};
 
 /// Version of the `recipe` builder: rises whenever its output can change.

@@ -13,13 +13,11 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{ARCHIVE, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
 use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
-use crate::sandbox::{
-    Command, Ending, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session,
-};
+use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
 use crate::spec::{ArchiveKind, Name, Recipe, RecipeSource};
 
 /// How long a script may run when its recipe says nothing.
@@ -55,11 +53,24 @@ pub struct Job<'a> {
     pub from_recipes: usize,
     /// The source and the patches.
     pub source: Output,
+    /// What its builder puts before the script.
+    pub tools: Tools,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
     /// What is not as usual when it runs; in no identity, and nothing that is stored as its result
     /// may come of it.
     pub variation: Variation,
+}
+
+/// What a language builder puts before a script; nothing of it for a recipe without one.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// Trees over the source: dependencies as they are laid out.
+    pub trees: Vec<Output>,
+    /// The script that is run, if it is not the recipe's own alone.
+    pub script: Option<String>,
+    /// Variables, which the recipe's own override.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A recipe that was built.
@@ -80,19 +91,35 @@ impl Job<'_> {
     /// The derivation: all that the script can see, and nothing else.
     pub fn derivation(&self) -> Derivation {
         let root = self.root.iter().map(|output| *output.path.hash());
+        let tools = self.tools.trees.iter().map(|output| *output.path.hash());
         let mut derivation = Derivation::new("recipe", VERSION)
-            .with_inputs(root.chain([*self.source.path.hash()]))
+            .with_inputs(root.chain([*self.source.path.hash()]).chain(tools))
             .with_arg("from-recipes", self.from_recipes)
             .with_arg("patches", self.recipe.patches.len())
-            .with_arg("script", self.recipe.script.clone().unwrap_or_default());
+            .with_arg("script", self.script());
+        if !self.tools.trees.is_empty() {
+            derivation = derivation.with_arg("tools", self.tools.trees.len());
+        }
         if let Some(kind) = self.archive() {
             derivation = derivation.with_arg("unpack", unpacking(kind));
         }
         derivation.outputs = self.recipe.outputs.iter().map(ToString::to_string).collect();
-        derivation.env = self.recipe.env.clone();
+        derivation.env = self.env();
         derivation.platform = Some(format!("linux/{}", self.architecture));
         derivation.sandbox = Some(SANDBOX_VERSION);
         derivation
+    }
+
+    /// The script that is run.
+    pub(super) fn script(&self) -> &str {
+        self.tools.script.as_deref().or(self.recipe.script.as_deref()).unwrap_or_default()
+    }
+
+    /// The builder's variables and the recipe's own.
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = self.tools.env.clone();
+        env.extend(self.recipe.env.clone());
+        env
     }
 
     /// The kind of archive that is to be unpacked, if there is one.
@@ -125,6 +152,7 @@ impl Job<'_> {
             return Ok(made);
         }
         let name = format!("recipe {}", self.name);
+        bench.checkouts.permit(&name, id)?;
         bench.progress.event(Event::Phase { name: name.clone(), text: "build".to_owned() });
         let outputs = self.build(bench, id)?;
         let named = outputs.iter().map(|(name, output)| (name.to_string(), output.clone()));
@@ -152,7 +180,7 @@ impl Job<'_> {
             let kept = self.keep(bench, session, directory.keep().as_path())?;
             let text = format!(
                 "the failed build of recipe {} is kept in {}; enter it with: drystone shell {} \
-                 --kept {} -c COMMAND",
+                 --kept {}",
                 self.name,
                 kept.display(),
                 self.name,
@@ -221,12 +249,12 @@ impl Job<'_> {
     ) -> Result<BTreeMap<Name, Output>, RecipeError> {
         let upper = directory.join("upper");
         let root = self.open(bench, session, directory)?;
-        let failed = |step: &str, finished: &Finished| self.failed(step, finished, log_path);
         self.prepare(&root, log, log_path)?;
-        let script = self.recipe.script.as_deref().unwrap_or_default();
-        let finished = root.execute(&self.command(["/bin/sh", "-e", "-c", script]), Some(log))?;
+        let mut command = self.command(["/bin/sh", "-e", "-c", self.script()]);
+        bench.checkouts.limit(&mut command);
+        let finished = root.execute(&command, Some(log))?;
         if !finished.success() {
-            return Err(failed("script", &finished));
+            return Err(self.failed("script", &command, &finished, log_path));
         }
         let storage = root.storage();
         root.close()?;
@@ -250,13 +278,18 @@ impl Job<'_> {
     }
 
     /// Unpacks the source and applies the patches, as the script's user.
-    fn prepare(&self, root: &Root, log: &File, log_path: &Path) -> Result<(), RecipeError> {
+    pub(super) fn prepare(
+        &self,
+        root: &Root,
+        log: &File,
+        log_path: &Path,
+    ) -> Result<(), RecipeError> {
         if let Some(kind) = self.archive() {
             let script = unpacking(kind);
             let command = self.command(["/bin/sh", "-e", "-c", script.as_str()]);
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
-                return Err(self.failed("unpacking of its source", &finished, log_path));
+                return Err(self.failed("unpacking of its source", &command, &finished, log_path));
             }
         }
         for number in 0..self.recipe.patches.len() {
@@ -265,7 +298,7 @@ impl Job<'_> {
             let finished = root.execute(&command, Some(log))?;
             if !finished.success() {
                 let name = self.recipe.patches[number].to_string();
-                return Err(self.failed(&format!("patch {name}"), &finished, log_path));
+                return Err(self.failed(&format!("patch {name}"), &command, &finished, log_path));
             }
         }
         Ok(())
@@ -278,7 +311,8 @@ impl Job<'_> {
         session: &Session,
         directory: &Path,
     ) -> Result<Root, RecipeError> {
-        let trees: Vec<&Output> = self.root.iter().chain([&self.source]).collect();
+        let trees: Vec<&Output> =
+            self.root.iter().chain([&self.source]).chain(&self.tools.trees).collect();
         let mut lower: Vec<PathBuf> = bench.checkouts.ensure(&trees)?;
         lower.reverse();
         let mut request =
@@ -287,7 +321,7 @@ impl Job<'_> {
         self.variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
         tell_undisguised(&root, bench.progress);
-        let (id, user) = self.variation.user();
+        let (id, user) = (BUILDER_ID, self.variation.user());
         let (owner, folder) = ((id, id), self.variation.build_folder());
         let top = &OUTPUT_DIRECTORY[1..];
         root.make_directory(top, 0o755, owner)?;
@@ -316,11 +350,11 @@ impl Job<'_> {
     /// A command as the script's user, in the source's folder, with the script's variables.
     pub fn command<'s>(&self, argv: impl IntoIterator<Item = &'s str>) -> Command {
         let mut command = Command::new(argv);
-        let ((id, user), folder) = (self.variation.user(), self.variation.build_folder());
+        let (user, folder) = (self.variation.user(), self.variation.build_folder());
         self.variation.apply_to_environment(&mut command.env);
         command.env.insert("HOME".into(), folder.into());
         command.env.insert("USER".into(), user.into());
-        command.env.extend(self.recipe.env.clone());
+        command.env.extend(self.env());
         // The first output is `$out`, whatever its name is.
         let first = self.recipe.outputs.first().map(|name| format!("{OUTPUT_DIRECTORY}/{name}"));
         command.env.extend(first.map(|place| ("out".to_owned(), place)));
@@ -329,67 +363,25 @@ impl Job<'_> {
             command.env.insert(variable(name.as_str()), place);
         }
         command.directory = SOURCE_DIRECTORY.replacen("/build", folder, 1);
-        command.owner = (id, id);
+        command.owner = (BUILDER_ID, BUILDER_ID);
+        command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));
         command
     }
 
-    /// Runs a command in the root without building; how it ended, in words, if not well.
-    pub fn run_by_hand(
+    fn failed(
         &self,
-        bench: Workbench<'_>,
-        script: &str,
-        kept: Option<&Path>,
-        output: &File,
-    ) -> Result<Option<String>, RecipeError> {
-        let session = bench.checkouts.session()?;
-        let temporary = bench.store.temporary_directory();
-        let own = match kept {
-            Some(_) => None,
-            None => Some(tempfile::tempdir_in(temporary).map_err(|source| {
-                let path = temporary.to_owned();
-                StoreError::Io { action: "create a directory in", path, source }
-            })?),
-        };
-        let log_path = bench.store.log_path(&self.derivation().id());
-        let log =
-            File::options().append(true).create(true).open(&log_path).map_err(|source| {
-                StoreError::Io { action: "open", path: log_path.clone(), source }
-            })?;
-        let directory = kept.or(own.as_ref().map(tempfile::TempDir::path));
-        let Some(directory) = directory else { return Ok(None) };
-        let run = || {
-            let root = self.open(bench, session, directory)?;
-            if own.is_some() {
-                self.prepare(&root, &log, &log_path)?;
-            }
-            let mut command = self.command(["/bin/sh", "-c", script]);
-            (command.time_limit, command.silence_limit) = (None, None);
-            let finished = root.execute(&command, Some(output))?;
-            root.close()?;
-            Ok((!finished.success()).then(|| words(finished.ending)))
-        };
-        let result = run();
-        if own.is_some() {
-            session.remove(directory)?;
-        }
-        result
-    }
-
-    fn failed(&self, step: &str, finished: &Finished, log: &Path) -> RecipeError {
-        let ending = words(finished.ending);
+        step: &str,
+        command: &Command,
+        finished: &Finished,
+        log: &Path,
+    ) -> RecipeError {
+        let ending = command.describe(finished.ending);
         let text = String::from_utf8_lossy(&finished.tail);
-        let hint = match finished.ending {
-            Ending::TimeLimit => {
-                Some("if it needs longer, set the recipe's `time-limit`".to_owned())
-            }
-            Ending::SilenceLimit => Some(
-                "nothing can be typed into a build; if it only needs longer, set the recipe's \
-                 `silence-limit`"
-                    .to_owned(),
-            ),
-            _ => hints::hint(&text),
+        let hint = match finished.limit() {
+            Some(limit) => Some(limit.mend()),
+            None => hints::hint(&text),
         };
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
@@ -401,15 +393,6 @@ impl Job<'_> {
             log: log.to_owned(),
             hint,
         }))
-    }
-}
-
-fn words(ending: Ending) -> String {
-    match ending {
-        Ending::Exit(status) => format!("exited with status {status}"),
-        Ending::Signal(signal) => format!("was killed by signal {signal}"),
-        Ending::TimeLimit => "ran longer than its time limit".to_owned(),
-        Ending::SilenceLimit => "was silent for longer than its silence limit".to_owned(),
     }
 }
 

@@ -92,7 +92,7 @@ pub struct Sources {
 }
 
 /// The first line of a file that git's large file storage put in the place of the real one.
-const LARGE_FILE: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
+pub(super) const LARGE_FILE: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
 
 /// Reads a recipe's source and patches, and stores them as a tree. `outputs` are files that builds
 /// write beside image.toml; they are no source, wherever the folder begins.

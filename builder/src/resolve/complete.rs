@@ -8,7 +8,13 @@ use crate::spec::{Image, PackageRequest, Platform};
 /// Whether a lock answers an image.toml on these platforms, so that nothing needs to be fetched or
 /// chosen: it was made for the same request, and all that it names is pinned.
 pub fn is_complete(lock: &Lock, image: &Image, platforms: &[Platform]) -> bool {
-    let Some(locked) = lock.images.get(&image.name) else { return image.debian.is_none() };
+    let tag = image.tagged_base().map(ToString::to_string);
+    let Some(locked) = lock.images.get(&image.name) else {
+        return image.debian.is_none() && tag.is_none();
+    };
+    if locked.base.as_ref().map(|base| base.from.as_str()) != tag.as_deref() {
+        return false;
+    }
     if image.debian.is_none() {
         return locked.request.is_none() && locked.platforms.is_empty();
     }

@@ -207,7 +207,8 @@ pub async fn import_packages(
     Ok(imported)
 }
 
-fn substitutable(pin: &LockedPackage) -> Wanted {
+/// What a cache is asked for a package: its derivation, and the trees that the lock pins.
+pub fn substitutable(pin: &LockedPackage) -> Wanted {
     let trees = [("data", pin.tree), ("control", pin.control)];
     let pinned = trees.into_iter().filter_map(|(name, tree)| Some((name.to_owned(), tree?)));
     Wanted { derivation: deb::derivation(&pin.sha256).id(), pinned: pinned.collect() }

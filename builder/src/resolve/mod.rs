@@ -49,7 +49,7 @@ use sources::{Candidate, MAIN};
 
 pub use complete::is_complete;
 pub use error::ResolveError;
-pub use import::{ImportError, Imports, import_packages, record_trees};
+pub use import::{ImportError, Imports, import_packages, record_trees, substitutable};
 pub use pins::Update;
 pub use sources::Sources;
 pub use verify::Unproved;

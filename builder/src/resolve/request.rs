@@ -59,7 +59,7 @@ impl Task {
             recipes: image
                 .recipes_on(platform)
                 .map(|(name, recipe)| {
-                    let packages = recipe.build_packages();
+                    let packages = recipe.build_packages(&debian.suite);
                     let roots = packages.iter().map(|name| PackageRequest::named(name.as_str()));
                     (name.clone(), Wish { roots: roots.collect(), ..Wish::default() })
                 })

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::obstacle;
+
 /// A failure of the sandbox itself. A command that ran and failed is no error but a
 /// [`super::Finished`].
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +112,16 @@ impl Failure {
     pub(super) fn host(problem: impl Into<String>, mend: &str, error: Option<io::Error>) -> Self {
         let errno = error.as_ref().and_then(io::Error::raw_os_error);
         Self::Host { problem: problem.into(), mend: mend.to_owned(), errno }
+    }
+
+    /// The kernel refused a namespace, or a privilege in one.
+    pub(super) fn namespace(what: &str, error: io::Error) -> Self {
+        let found = obstacle::find(Some(error.raw_os_error().unwrap_or(libc::EPERM)));
+        let (problem, mend) = match found {
+            Some(found) => (format!("{what}: {}", found.problem), found.mend),
+            None => (what.to_owned(), String::new()),
+        };
+        Self::host(problem, &mend, Some(error))
     }
 
     pub(super) fn io(action: &str, path: impl AsRef<Path>, error: &io::Error) -> Self {

@@ -284,7 +284,7 @@ fn missing_program(program: &str, source: Option<io::Error>) -> SandboxError {
 fn run_program(program: &str, pid: u32, extents: &[Extent]) -> Result<(), SandboxError> {
     let path = find_program(program).ok_or_else(|| missing_program(program, None))?;
     let numbers = extents.iter().flat_map(|extent| [extent.inside, extent.outside, extent.count]);
-    let output = Command::new(path)
+    let output = Command::new(&path)
         .arg(pid.to_string())
         .args(numbers.map(|number| number.to_string()))
         .output()
@@ -295,11 +295,39 @@ fn run_program(program: &str, pid: u32, extents: &[Extent]) -> Result<(), Sandbo
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(SandboxError::Host {
         problem: format!("{program} failed: {said}"),
-        mend: "sudo apt-get install --reinstall uidmap (newuidmap and newgidmap must be set-uid \
-               root or carry file capabilities)"
-            .to_owned(),
+        mend: program_mend(&path),
         source: None,
     })
+}
+
+/// What is wrong with one of the set-uid programs.
+fn program_mend(path: &std::path::Path) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    const NO_SETUID_MOUNT: u64 = 2;
+    let place = path.display();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status.lines().any(|line| line.trim_end() == "NoNewPrivs:\t1") {
+        return format!(
+            "this process may gain no privileges (no_new_privs), so {place} has none: start \
+             drystone without it (docker: not with --security-opt no-new-privileges)"
+        );
+    }
+    let is_nosuid =
+        rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.bits() & NO_SETUID_MOUNT != 0);
+    if is_nosuid {
+        return format!("{place} is on a file system that is mounted nosuid: mount it without");
+    }
+    let mut value = [0; 64];
+    let has_capabilities = rustix::fs::getxattr(path, "security.capability", &mut value).is_ok();
+    let is_setuid = std::fs::metadata(path).is_ok_and(|it| it.mode() & 0o4000 != 0);
+    match is_setuid || has_capabilities {
+        true => {
+            "check that the ranges in /etc/subuid and /etc/subgid are this user's, and overlap \
+                 no one's"
+                .to_owned()
+        }
+        false => format!("sudo chmod u+s {place}"),
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,10 @@ pub(super) enum Work {
         path: PathBuf,
         bytes: u64,
     },
+    /// Registers an emulator for the session's roots.
+    Emulate {
+        line: String,
+    },
     /// Answers with [`ScanReply`], then with a descriptor for each index that is sent.
     Scan {
         upper: PathBuf,
@@ -59,6 +63,8 @@ pub(super) struct Opened {
     pub(super) storage: Storage,
     /// Why there is no overlay.
     pub(super) refusal: Option<String>,
+    /// The pid of the root's init, as the host counts.
+    pub(super) init: u32,
     /// Why commands see the true clock and the like, although they were not to.
     pub(super) undisguised: Option<String>,
 }
@@ -101,6 +107,11 @@ pub(super) enum RootOperation {
         path: String,
     },
     Changed,
+    /// Makes the terminal of the next command; answers with its other end.
+    OpenTerminal {
+        size: (u16, u16),
+        owner: (u32, u32),
+    },
     Close,
 }
 

@@ -22,18 +22,22 @@
 //! # What a command sees
 //!
 //! The root, a private `/proc` (its `sys` read-only, host-wide files covered), a minimal `/dev`, an
-//! empty `/sys`, empty `/tmp` and `/build` (for recipes the latter is the root's own); host name `localhost`; no network (the loopback device
-//! is down); nothing on standard input, no other descriptor, exactly the environment it was given;
+//! empty `/sys`, empty `/tmp` and `/build` (for recipes the latter is the root's own); host name `localhost`; no network but
+//! a loopback device of its own; nothing on standard input, no other descriptor, exactly the environment it was given;
 //! umask 022; no address space randomisation where the kernel allows that. Mount points that
 //! the trees lack come from a lowest layer of the sandbox's own, so they are in no difference.
 
+mod cgroup;
 mod disguise;
+pub mod emulation;
 mod error;
 mod helper;
 mod identity;
 mod messages;
+mod obstacle;
 mod preflight;
 mod request;
+mod resources;
 mod root;
 mod scan;
 mod session;
@@ -48,6 +52,7 @@ pub use request::{
     Change, Command, Ending, Finished, Item, ItemKind, Profile, RootRequest, Storage, Unsupported,
     standard_environment,
 };
+pub use resources::{Limit, Resources};
 pub use root::Root;
 pub use scan::{Scan, ScanEntry};
 pub use session::Session;
@@ -58,4 +63,4 @@ pub const MAX_LOWERS: usize = 499;
 
 /// The version of what a sandboxed command can see; part of every derivation that runs one.
 /// It rises whenever a change here could change what a command makes.
-pub const SANDBOX_VERSION: u32 = 1;
+pub const SANDBOX_VERSION: u32 = 3;

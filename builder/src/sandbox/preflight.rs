@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::Place;
 use super::identity::find_program;
+use super::obstacle;
 use super::{Command, IdMap, RootRequest, SandboxError, Session, Storage};
 use drystone_store::with_causes;
 
@@ -42,7 +44,7 @@ impl Check {
 /// last checks really start a sandbox below it, for which `main` must call
 /// [`super::helper_main_if_requested`] first.
 pub fn preflight(directory: &Path) -> Vec<Check> {
-    let mut checks = vec![namespaces(), seccomp(), space(directory)];
+    let mut checks = vec![namespaces(), seccomp(), space(directory), limits()];
     let map = IdMap::discover();
     checks.push(identities(&map));
     if let Ok(map) = map {
@@ -53,46 +55,10 @@ pub fn preflight(directory: &Path) -> Vec<Check> {
 
 fn namespaces() -> Check {
     const NAME: &str = "user namespaces";
-    match user_namespace_obstacle() {
-        Some((detail, mend)) => Check::bad(NAME, detail, mend),
+    match obstacle::find(None) {
+        Some(found) => Check::bad(NAME, found.problem, found.mend),
         None => Check::good(NAME, "allowed"),
     }
-}
-
-/// What a user can do when user namespaces, or privileges in them, are refused.
-pub(super) fn user_namespace_mend() -> String {
-    user_namespace_obstacle().map_or_else(
-        || {
-            "in a container, allow unshare and mount (docker: --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined; or --privileged)"
-                .to_owned()
-        },
-        |(_, mend)| mend,
-    )
-}
-
-fn user_namespace_obstacle() -> Option<(String, String)> {
-    let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let root = rustix::process::geteuid().is_root();
-    let sysctl = |key: &str, value: &str| format!("sudo sysctl -w {key}={value}");
-    if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
-        let key = "user.max_user_namespaces";
-        return Some((format!("{key} is 0"), sysctl(key, "15000")));
-    }
-    let debian = "kernel.unprivileged_userns_clone";
-    if !root && read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return Some((format!("{debian} is 0"), sysctl(debian, "1")));
-    }
-    let ubuntu = "kernel.apparmor_restrict_unprivileged_userns";
-    let path = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-    if !root && read(path).as_deref() == Some("1") {
-        let mend = format!(
-            "give drystone an AppArmor profile with `userns,` in /etc/apparmor.d, or: {}",
-            sysctl(ubuntu, "0")
-        );
-        return Some((format!("{ubuntu} is 1"), mend));
-    }
-    None
 }
 
 fn seccomp() -> Check {
@@ -120,6 +86,17 @@ fn space(directory: &Path) -> Check {
         return Check::bad(NAME, detail, "drystone store gc, or choose another DRYSTONE_STORE");
     }
     Check::good(NAME, detail)
+}
+
+/// Builds work either way, so nothing is to be mended.
+fn limits() -> Check {
+    const NAME: &str = "limits";
+    match Place::find() {
+        Ok(place) => Check::good(NAME, format!("kept by control groups {}", place.describe())),
+        Err(why) => {
+            Check::good(NAME, format!("watched by drystone, without control groups: {why}"))
+        }
+    }
 }
 
 fn identities(map: &Result<IdMap, SandboxError>) -> Check {

@@ -8,6 +8,7 @@ use drystone_store::tree::TreePath;
 use serde::{Deserialize, Serialize};
 
 use super::Disguise;
+use super::resources::{Bytes, Limit, Resources};
 
 /// What the commands in a root may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +86,15 @@ pub struct Command {
     pub time_limit: Option<Duration>,
     /// The longest time without output; `None` for no limit.
     pub silence_limit: Option<Duration>,
+    /// What else it may use up.
+    pub resources: Resources,
+    /// Whether the kernel may keep the limit of memory, where it lets this program make control
+    /// groups; otherwise the sandbox watches.
+    pub control_groups: bool,
     /// Whether standard output is returned (at most 16 MiB) instead of going to the log.
     pub capture: bool,
+    /// Whether it has the terminal that [`super::Root::open_terminal`] made as its streams.
+    pub terminal: bool,
 }
 
 impl Command {
@@ -99,8 +107,32 @@ impl Command {
             owner: (0, 0),
             time_limit: None,
             silence_limit: None,
+            resources: Resources::default(),
+            control_groups: true,
             capture: false,
+            terminal: false,
         }
+    }
+
+    /// How it ended, in words that follow its name.
+    pub fn describe(&self, ending: Ending) -> String {
+        let limit = match ending {
+            Ending::Exit(status) => return format!("exited with status {status}"),
+            Ending::Signal(signal) => return format!("was killed by signal {signal}"),
+            Ending::Limit(limit) => limit,
+        };
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| Bytes(bytes).to_string());
+        let span = |span: Option<Duration>| span.map(|span| format!("{span:?}"));
+        let amount = match limit {
+            Limit::Time => span(self.time_limit),
+            Limit::Silence => span(self.silence_limit),
+            Limit::Memory => bytes(self.resources.memory),
+            Limit::Disk => bytes(self.resources.disk),
+            Limit::Processes => self.resources.processes.map(|count| count.to_string()),
+            Limit::CpuTime => span(self.resources.cpu_time),
+        };
+        let amount = amount.map(|amount| format!(" of {amount}")).unwrap_or_default();
+        format!("{}{amount}", limit.deed())
     }
 }
 
@@ -126,10 +158,8 @@ pub enum Ending {
     Exit(i32),
     /// A signal with this number killed it.
     Signal(i32),
-    /// It was killed because it ran longer than its time limit.
-    TimeLimit,
-    /// It was killed because it printed nothing for longer than its silence limit.
-    SilenceLimit,
+    /// It was killed because it ran into a limit.
+    Limit(Limit),
 }
 
 /// A command that ran to its end. Whatever it left running has been killed.
@@ -147,6 +177,14 @@ impl Finished {
     /// Whether it exited with status 0.
     pub fn success(&self) -> bool {
         self.ending == Ending::Exit(0)
+    }
+
+    /// The limit that it ran into.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self.ending {
+            Ending::Limit(limit) => Some(limit),
+            _ => None,
+        }
     }
 }
 

@@ -3,16 +3,17 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use drystone_store::tree::TreePath;
 use serde::de::DeserializeOwned;
 
+use super::cgroup::{Group, Place};
 use super::messages::{Executed, Opened, RootOperation, tree_path};
 use super::request::{Change, Command, Finished, Item, RootRequest, Storage};
 use super::session::{receive, send};
 use super::wire::{Connection, Frame};
-use super::{Ending, SandboxError};
+use super::{Ending, Limit, SandboxError};
 
 /// An open root. Paths are the root's own, absolute or relative to it; symbolic links are followed
 /// inside the root and never out of it, except in the last component, which is the entry itself.
@@ -23,6 +24,8 @@ use super::{Ending, SandboxError};
 pub struct Root {
     connection: Mutex<Connection>,
     opened: Opened,
+    /// Made for the first command with limits that the kernel could keep.
+    group: OnceLock<Option<Group>>,
 }
 
 impl Root {
@@ -32,7 +35,7 @@ impl Root {
     ) -> Result<Self, SandboxError> {
         send(&connection, request, &[], &[])?;
         let opened = receive::<Opened>(&connection)?.message;
-        Ok(Self { connection: Mutex::new(connection), opened })
+        Ok(Self { connection: Mutex::new(connection), opened, group: OnceLock::new() })
     }
 
     /// How changes are kept.
@@ -61,11 +64,45 @@ impl Root {
             return Err(SandboxError::Request { problem: "a command without a program".into() });
         }
         let log: Vec<BorrowedFd<'_>> = log.iter().map(|file| file.as_fd()).collect();
-        let frame: Frame<Executed> =
-            self.ask_with(&RootOperation::Execute(command.clone()), &[], &log)?;
+        let mut command = command.clone();
+        let group = self.group(&command);
+        let killed = group.map_or(0, Group::killed);
+        if group.is_some() {
+            // The kernel sees more, and sooner.
+            command.resources.memory = None;
+        }
+        let frame: Frame<Executed> = self.ask_with(&RootOperation::Execute(command), &[], &log)?;
         let mut tail = frame.bytes;
         let output = tail.split_off(frame.message.tail.min(tail.len()));
-        Ok(Finished { ending: frame.message.ending, tail, output })
+        let ending = match group {
+            Some(group) if group.killed() > killed => Ending::Limit(Limit::Memory),
+            _ => frame.message.ending,
+        };
+        Ok(Finished { ending, tail, output })
+    }
+
+    /// The control group with a command's limits; `None` where there is nothing to limit, or the
+    /// sandbox must watch by itself.
+    fn group(&self, command: &Command) -> Option<&Group> {
+        let resources = &command.resources;
+        resources.memory.filter(|_| command.control_groups)?;
+        let made = self.group.get_or_init(|| place()?.create(self.opened.init).ok());
+        made.as_ref().filter(|group| group.limit(resources).is_ok())
+    }
+
+    /// Makes a terminal of `(rows, columns)` inside the root, for the next command that asks for
+    /// one; what is typed is written to the other end, which is returned.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`].
+    pub fn open_terminal(&self, size: (u16, u16), owner: (u32, u32)) -> Result<File, SandboxError> {
+        let frame: Frame<()> =
+            self.ask_with(&RootOperation::OpenTerminal { size, owner }, &[], &[])?;
+        let descriptor = frame.descriptors.into_iter().next();
+        descriptor.map(file).ok_or_else(|| SandboxError::Helper {
+            problem: "it sent no terminal".into(),
+            source: None,
+        })
     }
 
     /// Runs a command given as arguments with the standard environment.
@@ -190,6 +227,7 @@ impl Root {
     /// [`SandboxError::Helper`] when the helper is already gone.
     pub fn close(self) -> Result<(), SandboxError> {
         self.ask(&RootOperation::Close)
+        // Only now the group is empty, and removed.
     }
 
     fn ask<T: DeserializeOwned>(&self, operation: &RootOperation) -> Result<T, SandboxError> {
@@ -206,6 +244,17 @@ impl Root {
         send(&connection, operation, bytes, descriptors)?;
         receive(&connection)
     }
+}
+
+/// Where this process can make control groups.
+fn place() -> Option<&'static Place> {
+    static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+    let find = || {
+        let place = Place::find().ok()?;
+        place.sweep();
+        Some(place)
+    };
+    PLACE.get_or_init(find).as_ref()
 }
 
 fn file(descriptor: OwnedFd) -> File {

@@ -113,6 +113,15 @@ impl Session {
         self.work(&Work::CreateDirectory { path: absolute(path)? }, &[])
     }
 
+    /// Has programs of another architecture run by an emulator, in all roots of this session, by a
+    /// line of [`super::emulation::registration`].
+    ///
+    /// # Errors
+    /// [`SandboxError::Host`] when the kernel has no registrations for user namespaces.
+    pub fn emulate(&self, line: &str) -> Result<(), SandboxError> {
+        self.work(&Work::Emulate { line: line.to_owned() }, &[])
+    }
+
     /// Covers the existing directory `path` with an empty tmpfs of at most `bytes` bytes that
     /// only this session sees and that vanishes with it: a fast place for upper directories.
     ///

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use drystone_store::derivation::canonical_json;
 use serde_json::{Value, json};
 
+use super::source::Source;
 use super::{Bill, File, PROGRAM_VERSION, Package, timestamp, uuid};
 
 /// The media type of the document.
@@ -15,6 +16,7 @@ const IMAGE: &str = "image";
 /// The document of a bill: canonical JSON.
 pub fn document(bill: &Bill) -> String {
     let components = bill.packages.iter().map(package).chain(bill.files.iter().map(file));
+    let components = components.chain(bill.sources.iter().map(source));
     let mut image = json!({
         "type": "container",
         "bom-ref": IMAGE,
@@ -99,11 +101,44 @@ fn file(file: &File) -> Value {
     value
 }
 
+fn source_reference(source: &Source) -> String {
+    let version = source.version.as_deref().unwrap_or_default();
+    format!("source:{}:{}@{version}", source.recipe, source.name)
+}
+
+fn source(source: &Source) -> Value {
+    let mut value = json!({
+        "type": "library",
+        "bom-ref": source_reference(source),
+        "name": source.name,
+        "properties": [property("recipe", &source.recipe)],
+    });
+    if let Some(version) = &source.version {
+        value["version"] = version.as_str().into();
+    }
+    if let Some(purl) = &source.purl {
+        value["purl"] = purl.as_str().into();
+    }
+    if let Some(sha256) = &source.sha256 {
+        value["hashes"] = hashes(&sha256.to_hex());
+    }
+    if let Some(licence) = &source.licence {
+        value["licenses"] = json!([{ "expression": licence }]);
+    }
+    if let Some(url) = &source.url {
+        value["externalReferences"] = json!([{ "type": "distribution", "url": url }]);
+    }
+    value
+}
+
 fn dependencies(bill: &Bill) -> Vec<Value> {
     let references: BTreeMap<&str, String> =
         bill.packages.iter().map(|package| (package.name.as_str(), package.purl())).collect();
     let packages = bill.packages.iter().map(Package::purl);
-    let all: Vec<String> = packages.chain(bill.files.iter().map(file_reference)).collect();
+    let all: Vec<String> = packages
+        .chain(bill.files.iter().map(file_reference))
+        .chain(bill.sources.iter().map(source_reference))
+        .collect();
     let image = json!({ "ref": IMAGE, "dependsOn": all });
     let packages = bill.packages.iter().map(|package| {
         let needed = package.needs.iter().filter_map(|name| references.get(name.as_str()));

@@ -1,8 +1,8 @@
 //! Bills of materials: what is in an image, as SPDX 2.3 and CycloneDX 1.5 write it.
 //!
 //! ```text
-//! lock, control and copyright files, [files] ──> Bill ──> spdx::document
-//!                                                    └──> cyclonedx::document
+//! lock, control and copyright files, [files], recipes' sources ──> Bill ──> spdx::document
+//!                                                                   └──> cyclonedx::document
 //! ```
 //!
 //! A bill is known from the graph and not guessed from an image's files. Documents are functions of
@@ -11,6 +11,7 @@
 pub mod cyclonedx;
 pub mod licence;
 pub mod purl;
+pub mod source;
 pub mod spdx;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use drystone_store::digest::BlobDigest;
 use sha2::Digest as _;
 
 use licence::Licence;
+use source::Source;
 
 /// The version of the program that documents name as their maker.
 const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -41,6 +43,8 @@ pub struct Bill {
     pub packages: Vec<Package>,
     /// The files that the project adds, sorted by path.
     pub files: Vec<File>,
+    /// What recipes fetched, sorted.
+    pub sources: Vec<Source>,
 }
 
 /// A Debian package of an image.

@@ -9,6 +9,7 @@ use drystone_store::derivation::canonical_json;
 use serde_json::{Map, Value, json};
 
 use super::licence::NO_ASSERTION;
+use super::source::Source;
 use super::{Bill, File, PROGRAM_VERSION, Package, timestamp, uuid};
 
 /// The media type of the document.
@@ -58,6 +59,12 @@ fn file_id(file: &File) -> String {
     format!("SPDXRef-File{}", id_text(&file.path))
 }
 
+fn source_id(source: &Source) -> String {
+    let version = source.version.as_deref().unwrap_or_default();
+    let text = format!("{}-{}-{version}", source.recipe, source.name);
+    format!("SPDXRef-Source-{}", id_text(&text))
+}
+
 fn packages(bill: &Bill) -> Vec<Value> {
     let mut image = json!({
         "SPDXID": IMAGE,
@@ -76,7 +83,8 @@ fn packages(bill: &Bill) -> Vec<Value> {
     }
     let packages = bill.packages.iter().map(package);
     let files = bill.files.iter().map(file);
-    std::iter::once(image).chain(packages).chain(files).collect()
+    let sources = bill.sources.iter().map(source);
+    std::iter::once(image).chain(packages).chain(files).chain(sources).collect()
 }
 
 fn checksums(hex: &str) -> Value {
@@ -138,6 +146,35 @@ fn file(file: &File) -> Value {
     })
 }
 
+fn source(source: &Source) -> Value {
+    let licence = source.licence.as_deref().unwrap_or(NO_ASSERTION);
+    let mut value = json!({
+        "SPDXID": source_id(source),
+        "name": source.name,
+        "downloadLocation": source.url.as_deref().unwrap_or(NO_ASSERTION),
+        "filesAnalyzed": false,
+        "primaryPackagePurpose": "SOURCE",
+        "sourceInfo": format!("built into recipe {}", source.recipe),
+        "licenseConcluded": NO_ASSERTION,
+        "licenseDeclared": licence,
+        "copyrightText": NO_ASSERTION,
+    });
+    if let Some(version) = &source.version {
+        value["versionInfo"] = version.as_str().into();
+    }
+    if let Some(sha256) = &source.sha256 {
+        value["checksums"] = checksums(&sha256.to_hex());
+    }
+    if let Some(purl) = &source.purl {
+        value["externalRefs"] = json!([{
+            "referenceCategory": "PACKAGE-MANAGER",
+            "referenceType": "purl",
+            "referenceLocator": purl,
+        }]);
+    }
+    value
+}
+
 fn relationships(bill: &Bill) -> Vec<Value> {
     let relation = |from: &str, kind: &str, to: &str| json!({ "spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to });
     let ids: BTreeMap<&str, String> =
@@ -145,6 +182,9 @@ fn relationships(bill: &Bill) -> Vec<Value> {
     let mut relations = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", IMAGE)];
     relations.extend(bill.packages.iter().map(|it| relation(IMAGE, "CONTAINS", &package_id(it))));
     relations.extend(bill.files.iter().map(|it| relation(IMAGE, "CONTAINS", &file_id(it))));
+    // What is built of them is in the image; they are not.
+    let sources = bill.sources.iter();
+    relations.extend(sources.map(|it| relation(IMAGE, "GENERATED_FROM", &source_id(it))));
     for package in &bill.packages {
         let needed = package.needs.iter().filter_map(|name| ids.get(name.as_str()));
         relations.extend(needed.map(|id| relation(&package_id(package), "DEPENDS_ON", id)));

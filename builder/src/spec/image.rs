@@ -12,7 +12,8 @@ use super::files::{self, FileEntry, FileSource};
 use super::names::{AccountName, ImageName, Name, Tag};
 use super::options::{self, Finish, ImageOptions};
 use super::platform::Platform;
-use super::recipe::{Recipe, RecipeBuilder, RecipeOutput, RecipeSource, Recipes};
+use super::recipe::{Recipe, RecipeOutput, Recipes};
+use super::recipe_file::ReadFile;
 use super::reference::ImageReference;
 use super::schema;
 use super::users::{self, BASE_ACCOUNTS, Group, User};
@@ -74,9 +75,21 @@ impl Image {
     /// Touches no file: whether local sources exist is seen when they are read. Returns *all*
     /// problems of the text, in the order of their places.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        let none = |_: &Path| Err(std::io::Error::other("no files are read here"));
+        Self::parse_with(path, text, &none)
+    }
+
+    /// As [`Image::parse`], with a way to read the files of recipes that image.toml names.
+    pub fn parse_with(
+        path: &Path,
+        text: &str,
+        read_file: &ReadFile<'_>,
+    ) -> Result<Self, Diagnostics> {
         let source = SourceText::new(path.display().to_string(), text);
         let format = document::Format { key: "schema", newest: SCHEMA };
-        document::read(&source, &schema::TOP, Some(format), |top| read(top, path, &source))
+        document::read(&source, &schema::TOP, Some(format), |top| {
+            read(top, path, &source, read_file)
+        })
     }
 
     /// A problem with something that stands at `place`, found after reading.
@@ -86,29 +99,25 @@ impl Image {
 
     /// What this version reads but cannot build, each with its place.
     pub fn unsupported(&self) -> Option<Diagnostics> {
-        let recipes = self.recipes.iter().filter_map(|(name, recipe)| {
-            if self.debian.is_none() {
-                let message = format!("recipe `{name}` needs [debian] to build with");
-                let help = "add [debian] with a suite; `packages` may be left out";
-                return Some(self.problem(recipe.place, message).with_help(help));
-            }
-            let what = match (&recipe.source, recipe.builder) {
-                (_, builder) if builder != RecipeBuilder::Script => {
-                    format!("builder `{}`", builder.as_str())
-                }
-                (Some(RecipeSource::Git { .. }), _) => "a source from git".to_owned(),
-                _ => return None,
-            };
-            let message = format!("recipe `{name}`: {what} is not in this version yet");
-            Some(
-                self.problem(recipe.place, message)
-                    .with_help("fetch it outside, and name a folder as `source`"),
-            )
+        let recipes = self.recipes.iter().filter(|_| self.debian.is_none());
+        let recipes = recipes.map(|(name, recipe)| {
+            self.problem(recipe.place, format!("recipe `{name}` needs [debian] to build with"))
+                .with_help("add [debian] with a suite; `packages` may be left out")
         });
-        let from = self.from.iter().map(|(_, place)| {
-            self.problem(*place, "building on a base image is not in this version yet")
+        let from = self.from.iter().filter(|_| self.debian.is_some()).map(|(_, place)| {
+            let message = "packages of [debian] cannot be put over a base image: nobody knows \
+                           which packages and accounts it has, and how they were configured";
+            let help = "name the base's packages in [debian] instead of `from`: images of one \
+                        suite share their layers by themselves";
+            self.problem(*place, message).with_help(help)
         });
         Diagnostics::new(recipes.chain(from).collect())
+    }
+
+    /// The base image, where it is named by a tag, so that the lock must say what is meant.
+    pub fn tagged_base(&self) -> Option<&ImageReference> {
+        let (from, _) = self.from.as_ref()?;
+        from.digest.is_none().then_some(from)
     }
 
     /// The recipes that are built for a platform.
@@ -133,7 +142,12 @@ impl Image {
     }
 }
 
-fn read(top: &Table<'_>, path: &Path, source: &Arc<SourceText>) -> Option<Image> {
+fn read(
+    top: &Table<'_>,
+    path: &Path,
+    source: &Arc<SourceText>,
+    read_file: &ReadFile<'_>,
+) -> Option<Image> {
     let schema = top.get("schema").map(|value| value.integer(1, SCHEMA));
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let name = top.required("name").and_then(|value| value.text_as(ImageName::new));
@@ -146,7 +160,7 @@ fn read(top: &Table<'_>, path: &Path, source: &Arc<SourceText>) -> Option<Image>
         let table = value.table(&schema::DEBIAN)?;
         debian::read(&table, &directory)
     });
-    let recipes = Recipes::read(top);
+    let recipes = Recipes::read(top, &directory, read_file);
     let files = files::read(top, &recipes);
     let (users, groups) = (users::users(top), users::groups(top));
     let finish = options::finish(top);

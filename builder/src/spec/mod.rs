@@ -17,6 +17,7 @@ mod normalised;
 mod options;
 mod platform;
 mod recipe;
+mod recipe_file;
 mod reference;
 pub mod schema;
 mod starter;
@@ -37,8 +38,11 @@ pub use names::{
 pub use options::{Compression, Finish, ImageOptions, Layers, MOST_LAYERS};
 pub use platform::Platform;
 pub use recipe::{ArchiveKind, DEFAULT_OUTPUT, Recipe, RecipeBuilder, RecipeOutput, RecipeSource};
+pub use recipe_file::ReadFile;
 pub use reference::ImageReference;
 pub use starter::starter;
 pub use users::{Group, User};
 pub(crate) use values::address;
-pub use values::{CacheAddress, LocalPath, PathPattern, Port, Protocol, RootedPath};
+pub use values::{
+    CacheAddress, LocalPath, PathPattern, Port, Protocol, RootedPath, duration, size,
+};

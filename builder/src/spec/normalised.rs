@@ -99,6 +99,7 @@ fn recipe_value(recipe: &Recipe) -> Value {
         }
         RecipeSource::Download { sha256, .. } => json!({ "sha256": sha256.to_hex() }),
         RecipeSource::Git { revision, .. } => json!({ "revision": revision }),
+        RecipeSource::Package(package) => json!({ "package": package.integrity.to_string() }),
     });
     let texts = |names: &[super::PackageName]| -> Vec<String> {
         names.iter().map(ToString::to_string).collect()

@@ -1,18 +1,22 @@
 //! `[recipe.NAME]`: what is built from source.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use drystone_store::digest::BlobDigest;
 use url::Url;
 
 use crate::document::{Place, Shape, Table, Value, ValueError, nearest};
+use crate::recipe::language::{self, Dependency};
 
 use super::config::environment;
-use super::names::{Name, PackageName};
+use super::names::{Name, PackageName, Suite};
 use super::platform::Platform;
+use super::recipe_file::{self, ReadFile};
 use super::schema;
-use super::values::{LocalPath, address, duration, sha256};
+use super::values::{LocalPath, address, duration, sha256, size};
+use crate::sandbox::Resources;
 
 /// The output that a recipe has when it names none.
 pub const DEFAULT_OUTPUT: &str = "out";
@@ -22,6 +26,8 @@ pub const DEFAULT_OUTPUT: &str = "out";
 pub struct Recipe {
     /// What runs it.
     pub builder: RecipeBuilder,
+    /// The recipe whose output is its builder's toolchain; Debian's otherwise.
+    pub toolchain: Option<RecipeOutput>,
     /// What it starts from.
     pub source: Option<RecipeSource>,
     /// Patches, applied in the order as written.
@@ -42,16 +48,28 @@ pub struct Recipe {
     pub time_limit: Option<Duration>,
     /// How long its script may print nothing.
     pub silence_limit: Option<Duration>,
+    /// What else its script may use up.
+    pub resources: Resources,
     /// The platforms that it is built for; all of the image's when empty.
     pub platforms: Vec<Platform>,
+    /// The file of its own that it was read from, if it was.
+    pub file: Option<LocalPath>,
     /// Where it stands.
     pub place: Place,
 }
 
 impl Recipe {
-    /// The Debian packages that its build asks for: those of `debian`, and what its patches need.
-    pub fn build_packages(&self) -> BTreeSet<PackageName> {
+    /// The Debian packages that its build asks for: those of `debian`, the toolchain of its builder
+    /// in a suite, and what its patches need.
+    pub fn build_packages(&self, suite: &Suite) -> BTreeSet<PackageName> {
         let mut packages: BTreeSet<PackageName> = self.debian.iter().cloned().collect();
+        let named: Vec<&str> = self.debian.iter().map(PackageName::as_str).collect();
+        let toolchain = match &self.toolchain {
+            Some(_) => &[],
+            None => language::packages(self.builder, suite.as_str(), &named),
+        };
+        let names = toolchain.iter().map(|name| PackageName::new(name).expect("a valid name"));
+        packages.extend(names);
         if !self.patches.is_empty() {
             packages.insert(PackageName::new("patch").expect("a valid name"));
         }
@@ -129,6 +147,8 @@ pub enum RecipeSource {
         /// The full commit id.
         revision: String,
     },
+    /// A published package.
+    Package(Dependency),
 }
 
 /// An archive, by the end of its name.
@@ -203,7 +223,7 @@ pub(super) struct Recipes {
 }
 
 impl Recipes {
-    pub(super) fn read(top: &Table<'_>) -> Self {
+    pub(super) fn read(top: &Table<'_>, directory: &Path, read_file: &ReadFile<'_>) -> Self {
         let entries = top.entries("recipe");
         let names = entries.iter().map(|entry| entry.name.to_owned()).collect();
         let mut recipes = Self { all: BTreeMap::new(), names };
@@ -214,8 +234,19 @@ impl Recipes {
                 top.problem_at(entry.place, error.to_string()).record();
             }
             let Some(table) = entry.value.table(&schema::RECIPE) else { continue };
-            let (recipe, needs) = recipe(&table, entry.place);
-            references.extend(needs);
+            let recipe = match table.get("file") {
+                None => {
+                    let (recipe, needs) = recipe(&table, entry.place);
+                    references.extend(needs);
+                    recipe
+                }
+                Some(file) => {
+                    let read = recipe_file::read(&table, &file, directory, read_file);
+                    let Some((recipe, needs)) = read else { continue };
+                    references.extend(needs.into_iter().map(|need| (need, file.clone())));
+                    recipe
+                }
+            };
             if let Ok(name) = name {
                 recipes.all.insert(name, recipe);
             }
@@ -299,7 +330,10 @@ fn output_list<'a>(table: &Table<'a>, key: &'static str) -> Vec<(RecipeOutput, V
     items.into_iter().filter_map(|item| Some((item.text_as(RecipeOutput::new)?, item))).collect()
 }
 
-fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Value<'a>)>) {
+pub(super) fn recipe<'a>(
+    table: &Table<'a>,
+    place: Place,
+) -> (Recipe, Vec<(RecipeOutput, Value<'a>)>) {
     let builder = table.text_as("builder", RecipeBuilder::new).unwrap_or(RecipeBuilder::Script);
     let script = table.get("script").and_then(|value| value.text()).map(str::to_owned);
     if builder == RecipeBuilder::Script && !table.has("script") && !table.has("builder") {
@@ -308,7 +342,19 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
             .help("add script = \"…\", or builder = \"cargo\", \"npm\" or \"python\"")
             .record();
     }
-    let needs = output_list(table, "recipes");
+    let mut needs = output_list(table, "recipes");
+    let toolchain =
+        table.get("toolchain").and_then(|value| Some((value.text_as(RecipeOutput::new)?, value)));
+    if builder == RecipeBuilder::Script
+        && let Some((_, value)) = &toolchain
+    {
+        value.problem("`toolchain` goes with a `builder`").help("name it in `recipes`").record();
+    }
+    if let Some((output, value)) = &toolchain
+        && needs.iter().all(|(need, _)| need != output)
+    {
+        needs.push((output.clone(), value.clone()));
+    }
     let mut outputs = table.texts_as("outputs", Name::new);
     if outputs.is_empty() {
         outputs.push(Name::new(DEFAULT_OUTPUT).expect("a valid name"));
@@ -319,6 +365,7 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
     runtime.sort();
     let recipe = Recipe {
         builder,
+        toolchain: toolchain.map(|(output, _)| output),
         source: table.get("source").and_then(|value| source(&value)),
         patches: table.texts_as("patches", LocalPath::new),
         debian,
@@ -329,10 +376,26 @@ fn recipe<'a>(table: &Table<'a>, place: Place) -> (Recipe, Vec<(RecipeOutput, Va
         outputs,
         time_limit: table.text_as("time-limit", duration),
         silence_limit: table.text_as("silence-limit", duration),
+        resources: resources(table),
         platforms: table.texts_as("platforms", Platform::new),
+        file: None,
         place,
     };
     (recipe, needs)
+}
+
+fn resources(table: &Table<'_>) -> Resources {
+    let count = |name, highest| {
+        let count = table.get(name)?.integer(1, highest)?;
+        u32::try_from(count).ok()
+    };
+    Resources {
+        memory: table.text_as("memory-limit", size),
+        disk: table.text_as("disk-limit", size),
+        processes: count("process-limit", 4_194_304),
+        cpu_time: table.text_as("cpu-time-limit", duration),
+        cpus: count("cpu-limit", 8192),
+    }
 }
 
 fn source(value: &Value<'_>) -> Option<RecipeSource> {
@@ -341,10 +404,13 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
         return Some(RecipeSource::Folder { path, include: Vec::new(), exclude: Vec::new() });
     }
     let table = value.table(&schema::RECIPE_SOURCE)?;
-    let kinds: Vec<_> = ["path", "url", "git"].into_iter().filter(|key| table.has(key)).collect();
+    let kinds: Vec<_> = ["path", "url", "git", "crate", "npm", "python"]
+        .into_iter()
+        .filter(|key| table.has(key))
+        .collect();
     let [kind] = kinds.as_slice() else {
         table
-            .problem("a source has one of `path`, `url` and `git`")
+            .problem("a source has one of `path`, `url`, `git`, `crate`, `npm` and `python`")
             .help("for example: source = { path = \"..\", include = [\"src/**\"] }")
             .record();
         return None;
@@ -352,9 +418,11 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
     let companions: &[&str] = match *kind {
         "path" => &["include", "exclude"],
         "url" => &["sha256", "unpack"],
+        "crate" | "python" => &["version", "sha256"],
+        "npm" => &["version", "integrity"],
         _ => &["revision"],
     };
-    for key in ["include", "exclude", "sha256", "unpack", "revision"] {
+    for key in ["include", "exclude", "sha256", "unpack", "revision", "version", "integrity"] {
         if table.has(key) && !companions.contains(&key) {
             let message = format!("`{key}` does not go with `{kind}`");
             table.problem(message).help("remove one of the two").record();
@@ -376,11 +444,53 @@ fn source(value: &Value<'_>) -> Option<RecipeSource> {
             let unpack = ArchiveKind::of_name(name).filter(|_| wanted);
             Some(RecipeSource::Download { unpack, url, sha256: digest? })
         }
+        "crate" | "npm" | "python" => published(&table, kind).map(RecipeSource::Package),
         _ => {
             let url = table.text_as("git", address);
             let revision = table.required("revision").and_then(|value| value.text_as(commit));
             Some(RecipeSource::Git { url: url?, revision: revision? })
         }
+    }
+}
+
+/// Whether a text is what it should be.
+type Rule = fn(&str) -> bool;
+
+/// A published package, by name, version and hash.
+fn published(table: &Table<'_>, kind: &'static str) -> Option<language::Dependency> {
+    use language::{cargo, npm, python};
+    let (is_name, is_version): (Rule, Rule) = match kind {
+        "crate" => (cargo::is_name, cargo::is_version),
+        "npm" => (npm::is_name, npm::is_version),
+        _ => (python::is_name, python::is_version),
+    };
+    let name = table.text_as(kind, |text| checked(kind, text, is_name));
+    let version = table.required("version");
+    let version = version.and_then(|it| it.text_as(|text| checked("version", text, is_version)));
+    if kind == "npm" {
+        let integrity = table.required("integrity").and_then(|it| it.text_as(integrity));
+        return Some(npm::published(name?, version?, integrity?));
+    }
+    let digest = table.required("sha256").and_then(|value| value.text_as(sha256));
+    let publish = if kind == "crate" { cargo::published } else { python::published };
+    Some(publish(name?, version?, &digest?))
+}
+
+fn integrity(text: &str) -> Result<language::Integrity, ValueError> {
+    language::Integrity::from_sri(text).map_err(|error| {
+        ValueError::new("hash", text, error.to_string())
+            .with_help("write it as package-lock.json does: \"sha512-…\"")
+    })
+}
+
+fn checked(
+    what: &'static str,
+    text: &str,
+    is_right: impl Fn(&str) -> bool,
+) -> Result<String, ValueError> {
+    match is_right(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::new(what, text, "published packages have no such one")),
     }
 }
 

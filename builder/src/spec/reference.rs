@@ -27,8 +27,10 @@ impl ImageReference {
     pub fn new(text: &str) -> Result<Self, ValueError> {
         const WHAT: &str = "image reference";
         let refuse = |reason: &'static str| {
-            ValueError::new(WHAT, text, reason)
-                .with_help("for example: \"registry.example.com/team/base:1\"")
+            ValueError::new(WHAT, text, reason).with_help(
+                "for example: \"registry.example.com/team/base:1\"; images of Docker Hub are \
+                     \"docker.io/library/NAME\"",
+            )
         };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {

@@ -132,7 +132,9 @@ pub(super) static REPOSITORY: Schema = table(
 pub(super) static RECIPE: Schema = table(
     "[recipe.NAME]",
     &[
+        key("file", "a local path, a string", r#"file = "../recipes/app.toml""#),
         key("builder", "one of \"script\", \"cargo\", \"npm\", \"python\"", r#"builder = "cargo""#),
+        key("toolchain", "an output of a recipe, a string", r#"toolchain = "rust""#),
         key("source", "a folder, a string, or a table", r#"source = "app/""#),
         key("patches", "a list of local paths", r#"patches = ["patches/fix.patch"]"#),
         key("debian", "a list of package names", r#"debian = ["gcc", "libc6-dev", "make"]"#),
@@ -143,6 +145,11 @@ pub(super) static RECIPE: Schema = table(
         key("outputs", "a list of names", r#"outputs = ["out", "dev"]"#),
         key("time-limit", "a span of time, a string", r#"time-limit = "2h""#),
         key("silence-limit", "a span of time, a string", r#"silence-limit = "10m""#),
+        key("memory-limit", "a size, a string", r#"memory-limit = "4G""#),
+        key("disk-limit", "a size, a string", r#"disk-limit = "20G""#),
+        key("process-limit", "a number of processes", "process-limit = 500"),
+        key("cpu-limit", "a number of processors", "cpu-limit = 2"),
+        key("cpu-time-limit", "a span of time, a string", r#"cpu-time-limit = "1h""#),
         key("platforms", "a list of platforms", r#"platforms = ["linux/amd64"]"#),
     ],
 );
@@ -158,6 +165,11 @@ pub(super) static RECIPE_SOURCE: Schema = table(
         key("unpack", "true or false", "unpack = false"),
         key("git", "a repository's address, a string", r#"git = "https://example.com/thing.git""#),
         key("revision", "a full commit id, a string", "revision = \"…\""),
+        key("crate", "the name of a published crate, a string", r#"crate = "ripgrep""#),
+        key("npm", "the name of a published npm package, a string", r#"npm = "esbuild""#),
+        key("python", "the name of a published Python package, a string", r#"python = "flask""#),
+        key("integrity", "a hash, a string", r#"integrity = "sha512-…""#),
+        key("version", "its exact version, a string", r#"version = "1.2.3""#),
     ],
 );
 

@@ -132,6 +132,14 @@ impl LocalPath {
         Ok(Self(text.into()))
     }
 
+    /// This path, written in a file that another path names, as seen from where that one is written.
+    pub(super) fn beside(&self, file: &Self) -> Self {
+        match file.0.rsplit_once('/') {
+            Some((folder, _)) => Self(format!("{folder}/{}", self.0).into()),
+            None => self.clone(),
+        }
+    }
+
     /// The path as written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -220,7 +228,10 @@ impl fmt::Display for Port {
 }
 
 /// Reads a span of time: `30s`, `1m30s`, `500ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
+///
+/// # Errors
+/// [`ValueError`] for anything else.
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
     const WHAT: &str = "span of time";
     let refuse = |reason: &'static str| {
         ValueError::new(WHAT, text, reason).with_help("for example: \"30s\", \"1m30s\", \"500ms\"")
@@ -252,6 +263,31 @@ pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
             .ok_or_else(|| refuse("it is longer than a year"))?;
     }
     Ok(total)
+}
+
+/// Reads a size in bytes: `512M`, `4G`. Units are powers of 1024.
+///
+/// # Errors
+/// [`ValueError`] for anything else.
+pub fn size(text: &str) -> Result<u64, ValueError> {
+    let refuse = |reason: &'static str| {
+        ValueError::new("size", text, reason).with_help("for example: \"512M\", \"4G\"")
+    };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let count: u64 =
+        text[..digits].parse().map_err(|_| refuse("a whole number is missing or too large"))?;
+    let shift = match text[digits..].trim_end_matches("iB").trim_end_matches('B') {
+        "" if digits == text.len() => 0,
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(refuse("the units are K, M, G and T")),
+    };
+    count
+        .checked_shl(shift)
+        .filter(|bytes| bytes >> shift == count && *bytes > 0)
+        .ok_or_else(|| refuse("it must be above zero and below 2^64 bytes"))
 }
 
 /// Reads a signal's name or number, as a name where it has one: `TERM`, `SIGTERM`, `15`.

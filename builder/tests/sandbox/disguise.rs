@@ -124,5 +124,8 @@ fn signals() {
     let mut command = Command::new(["sleep", "60"]);
     command.time_limit = Some(std::time::Duration::from_millis(300));
     let finished = root.execute(&command, None).unwrap();
-    assert_eq!(finished.ending, drystone_builder::sandbox::Ending::TimeLimit);
+    assert_eq!(
+        finished.ending,
+        drystone_builder::sandbox::Ending::Limit(drystone_builder::sandbox::Limit::Time)
+    );
 }

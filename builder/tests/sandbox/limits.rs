@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use drystone_builder::sandbox::{Command, Ending, SandboxError};
+use drystone_builder::sandbox::{Command, Ending, Limit, Resources, SandboxError};
 
 use crate::world::{self, session, shell};
 
@@ -12,6 +12,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("time_and_silence_limits_end_a_command", time_limits),
     ("what_a_command_leaves_running_is_killed", survivors),
     ("a_fork_bomb_stays_within_its_limit", fork_bomb),
+    ("each_resource_is_limited", resources),
+    ("memory_is_limited_without_control_groups_too", own_watch),
+    ("a_limit_of_processors_is_what_programs_see", processors),
+    ("inputs_cannot_be_changed", inputs),
     ("output_goes_to_the_log_and_the_tail", output),
     ("a_missing_program_is_an_error_and_a_failing_one_is_not", endings),
     ("a_killed_program_leaves_no_process", killed),
@@ -27,12 +31,12 @@ fn time_limits() {
     let mut command = Command::new(["sh", "-c", "sleep 100 & sleep 100"]);
     command.time_limit = Some(Duration::from_millis(200));
     let begin = Instant::now();
-    assert_eq!(root.execute(&command, None).unwrap().ending, Ending::TimeLimit);
+    assert_eq!(root.execute(&command, None).unwrap().ending, Ending::Limit(Limit::Time));
     let script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done; sleep 100";
     let mut command = Command::new(["sh", "-c", script]);
     command.silence_limit = Some(Duration::from_millis(400));
     let finished = root.execute(&command, None).unwrap();
-    assert_eq!(finished.ending, Ending::SilenceLimit);
+    assert_eq!(finished.ending, Ending::Limit(Limit::Silence));
     assert_eq!(finished.tail, b"1\n2\n3\n4\n5\n6\n");
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert_eq!(shell(&root, "cd /proc; echo [0-9]*").split_whitespace().count(), 2);
@@ -57,6 +61,93 @@ fn fork_bomb() {
     assert!((100..4096).contains(&count), "{count}");
     assert_eq!(shell(&root, "echo alive"), "alive\n");
     root.close().unwrap();
+}
+
+/// A bomb of each kind ends by its limit, and the root goes on.
+fn resources() {
+    const MIB: u64 = 1 << 20;
+    let none = Resources::default();
+    let cases = [
+        ("fill", Resources { disk: Some(20 * MIB), ..none }, Limit::Disk),
+        ("files", Resources { disk: Some(20 * MIB), ..none }, Limit::Disk),
+        ("memory", Resources { memory: Some(64 * MIB), ..none }, Limit::Memory),
+        ("forks", Resources { processes: Some(50), ..none }, Limit::Processes),
+        ("spin", Resources { cpu_time: Some(Duration::from_millis(300)), ..none }, Limit::CpuTime),
+    ];
+    let session = session();
+    for &storage in world::storages() {
+        for (probe, resources, limit) in cases {
+            let place = world::fresh();
+            let request = world::request(&place, &[&world::world().base], Some(storage));
+            let root = session.open_root(&request).unwrap();
+            let mut command = Command::new(["/probe", probe]);
+            command.resources = resources;
+            command.time_limit = Some(Duration::from_secs(60));
+            let mut finished = root.execute(&command, None).unwrap();
+            if probe == "forks" && finished.success() {
+                // It ended by itself between two looks.
+                finished.ending = Ending::Limit(Limit::Processes);
+            }
+            assert_eq!(finished.ending, Ending::Limit(limit), "{probe} with {storage:?}");
+            let words = command.describe(finished.ending);
+            assert!(words.contains("limit of "), "{words}");
+            assert_eq!(shell(&root, "echo alive"), "alive\n");
+            root.close().unwrap();
+            session.remove(&place.join("upper")).unwrap();
+        }
+    }
+}
+
+/// Files in memory count, and no control group is needed: a limit of processes has none.
+fn own_watch() {
+    let (session, place) = (session(), world::fresh());
+    let root = world::open(&session, &place);
+    let mut command = Command::new(["sh", "-c", "head -c 100000000 /dev/zero > /tmp/x; sleep 20"]);
+    command.resources = Resources { memory: Some(64 << 20), ..Resources::default() };
+    command.control_groups = false;
+    let finished = root.execute(&command, None).unwrap();
+    assert_eq!(finished.ending, Ending::Limit(Limit::Memory));
+    shell(&root, "rm /tmp/x");
+    command.argv = vec!["/probe".into(), "memory".into()];
+    let finished = root.execute(&command, None).unwrap();
+    assert_eq!(finished.ending, Ending::Limit(Limit::Memory));
+    root.close().unwrap();
+}
+
+fn processors() {
+    let (session, place) = (session(), world::fresh());
+    let root = world::open(&session, &place);
+    let mut command = Command::new(["sh", "-c", "cat /proc/self/status"]);
+    command.resources = Resources { cpus: Some(1), ..Resources::default() };
+    command.capture = true;
+    let text = String::from_utf8(root.execute(&command, None).unwrap().output).unwrap();
+    let allowed = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    assert!(allowed.trim().parse::<u32>().is_ok(), "one processor: {allowed}");
+    root.close().unwrap();
+}
+
+/// Whatever a command does to its root, the trees below stay as they are.
+fn inputs() {
+    let state = |path: &std::path::Path| {
+        let listed = std::process::Command::new("find")
+            .arg(path)
+            .args(["-printf", "%p %m %U %G %s %T@ %C@ %l\n"])
+            .output()
+            .unwrap();
+        assert!(listed.status.success());
+        listed.stdout
+    };
+    let before = state(&world::world().base);
+    let (session, place) = (session(), world::fresh());
+    let root = world::open(&session, &place);
+    shell(
+        &root,
+        "echo x > /etc/dir/a; rm /etc/dir/b; chmod 700 /etc/dir; chown 5:5 /etc/dir/c; \
+         ln /usr/share/one /etc/linked; echo y >> /etc/linked; mv /etc/kept /etc/moved 2>/dev/null || true; \
+         touch /usr/bin/sh; rm -r /usr/share",
+    );
+    root.close().unwrap();
+    assert!(before == state(&world::world().base), "the trees were changed");
 }
 
 fn output() {

@@ -6,6 +6,7 @@
 
 mod changes;
 mod checkout;
+mod contained;
 mod disguise;
 mod isolation;
 mod limits;
@@ -14,10 +15,12 @@ mod rootless;
 mod speed;
 mod world;
 
+use drystone_builder::sandbox::Profile;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
     drystone_builder::sandbox::helper_main_if_requested();
+    contained::raised_if_requested();
     probe::main_if_requested();
     limits::victim_if_requested();
     let arguments = Arguments::from_args();
@@ -38,6 +41,15 @@ fn main() {
         .chain(rootless::TESTS)
     {
         add(name, *run);
+    }
+    for profile in [Profile::Configure, Profile::Recipe] {
+        let kind = format!("{profile:?}").to_lowercase();
+        for (name, _) in contained::PROBES {
+            trials.push(Trial::test(format!("contained::{kind}::{name}"), move || {
+                contained::check(profile, name);
+                Ok(())
+            }));
+        }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::clean_up();

@@ -10,6 +10,11 @@ pub fn main_if_requested() {
         return;
     }
     match arguments.next().as_deref() {
+        Some("contained") => crate::contained::main(),
+        Some("fill") => fill(),
+        Some("files") => files(),
+        Some("memory") => memory(),
+        Some("spin") => spin(),
         Some("denied") => denied(),
         Some("network") => network(),
         Some("forks") => forks(),
@@ -127,6 +132,9 @@ fn network() {
         let raw = unsafe { libc::socket(family, libc::SOCK_RAW, 1) };
         println!("raw {family} {}", raw >= 0);
     }
+    let answers = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|own| std::net::TcpStream::connect(own.local_addr()?).map(drop));
+    println!("loopback {}", answers.is_ok());
 }
 
 /// Forks until the kernel refuses; prints how often that worked.
@@ -145,6 +153,48 @@ fn forks() {
         assert!(count < 100_000, "no limit");
     }
     println!("{count}");
+}
+
+/// Writes until it is stopped, in bits that cost little.
+fn fill() {
+    let mut file = std::fs::File::create("/etc/large").unwrap();
+    let bytes = vec![7; 1 << 20];
+    loop {
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Makes empty files until it is stopped.
+fn files() {
+    std::fs::create_dir("/etc/many").unwrap();
+    for number in 0_u64.. {
+        std::fs::File::create(format!("/etc/many/{number}")).unwrap();
+    }
+}
+
+/// Takes memory until it is stopped, in a child, so that the command itself goes on.
+fn memory() {
+    // SAFETY: this process has one thread.
+    if unsafe { libc::fork() } == 0 {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(vec![7_u8; 1 << 20]);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+    let mut status = 0;
+    // SAFETY: the status is a valid place to write to.
+    unsafe { libc::wait(&raw mut status) };
+}
+
+/// Takes processor time in two processes until it is stopped.
+fn spin() {
+    // SAFETY: this process has one thread.
+    unsafe { libc::fork() };
+    loop {
+        std::hint::black_box(0);
+    }
 }
 
 /// Leaves a process of an own session behind that holds the output open and ignores signals.

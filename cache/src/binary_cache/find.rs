@@ -190,6 +190,18 @@ impl Caches {
         self.caches.iter().map(|cache| &cache.repository)
     }
 
+    /// The derivations that the images' bundles hold attestations of, of keys that are trusted.
+    pub fn bundled(&self) -> BTreeSet<DerivationId> {
+        let keys: Vec<KeyId> = self.trust.valid_keys(self.now).map(|key| key.id()).collect();
+        self.runtime.block_on(async {
+            let mut all = BTreeSet::new();
+            for cache in self.caches.iter().filter(|cache| cache.is_alive()) {
+                all.extend(cache.bundle(&self.subjects, &keys).await.derivations().copied());
+            }
+            all
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Looked> {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }

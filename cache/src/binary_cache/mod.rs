@@ -1,23 +1,35 @@
 //! The binary cache: realisations as artifacts of a repository (`docs/formats/binary-cache.md`).
 //!
 //! ```text
-//! find:   bundle of the image ──miss──> drv-ID-KEY of each trusted key ──> signatures, agreement
-//! share:  what was built here, signed; what came from others, unchanged ──> artifacts, bundle
+//! find:       bundle of the image ──miss──> drv-ID-KEY of each trusted key ──> signatures, agreement
+//! share:      what was built here, signed; what came from others, unchanged ──> artifacts, bundle
+//! inventory:  tags ──> manifests and bundles ──> check: every byte again
+//!                                            ├─> sync:  into another cache, unchanged
+//!                                            └─> prune: what no bundle names
 //! ```
 
+mod check;
 mod find;
+mod inventory;
+mod prune;
 mod share;
+mod sync;
 
 use bytes::Bytes;
 use drystone_store::digest::{BlobDigest, DerivationId};
+use drystone_store::realisation::Output;
 use serde_json::{Value, json};
 
 use crate::descriptor::{Descriptor, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
 use crate::key::KeyId;
 use crate::reference::Tag;
 
+pub use check::{Checked, Problem, ProblemKind, Repaired, check, repair};
 pub use find::{Caches, Looked};
+pub use inventory::{HeldBundle, HeldRealisation, Inventory, Named, Unreadable};
+pub use prune::{Prunable, Pruned, prunable, prune};
 pub use share::{Part, Share, Shared, share};
+pub use sync::{Synced, sync};
 
 /// The type of a realisation's artifact.
 pub const REALISATION_TYPE: &str = "application/vnd.drystone.realisation.v1+json";
@@ -38,14 +50,18 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The tag of the bundle that a key's owner wrote.
-    pub fn tag(&self, key: KeyId) -> Tag {
+    /// The hash that stands for it in tags.
+    pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.image.as_bytes());
         hasher.update(&[0]);
         hasher.update(self.platform.as_bytes());
-        let hash = hasher.finalize().to_hex();
-        tag(format!("bundle-{}-{key}", &hash[..32]))
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// The tag of the bundle that a key's owner wrote.
+    pub fn tag(&self, key: KeyId) -> Tag {
+        tag(format!("bundle-{}-{key}", self.hash()))
     }
 }
 
@@ -62,7 +78,7 @@ fn tag(text: String) -> Tag {
 }
 
 /// The config of artifacts: `{}`, as the image specification has it.
-fn empty_config() -> (Descriptor, Bytes) {
+pub(crate) fn empty_config() -> (Descriptor, Bytes) {
     let bytes = Bytes::from_static(b"{}");
     (Descriptor::of(EMPTY_MEDIA_TYPE, &bytes), bytes)
 }
@@ -79,6 +95,20 @@ fn artifact(artifact_type: &str, layers: &[Descriptor]) -> Manifest {
         "schemaVersion": 2,
     });
     Manifest::new(MANIFEST_MEDIA_TYPE, manifest.to_string())
+}
+
+/// What a realisation's artifact has behind its attestation: each output's listing and layers.
+fn parts_of<'a>(outputs: impl IntoIterator<Item = &'a Output>) -> Vec<Descriptor> {
+    let mut parts = Vec::new();
+    for output in outputs {
+        let listing = &output.listing;
+        parts.push(Descriptor::new(LISTING_MEDIA_TYPE, listing.digest, listing.size));
+        for layer in &output.layers {
+            let media_type = layer.compression.media_type();
+            parts.push(Descriptor::new(media_type, layer.digest, layer.size));
+        }
+    }
+    parts
 }
 
 /// The layers of an artifact of a type; `None` when it is of another one.

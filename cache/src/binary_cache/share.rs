@@ -12,8 +12,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::{
-    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, LISTING_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact,
-    empty_config, layer_of_type, layers_of, realisation_tag,
+    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact, empty_config,
+    layer_of_type, layers_of, parts_of, realisation_tag,
 };
 use crate::attestation::claimed_derivation;
 use crate::bundle::{self, Bundle};
@@ -152,7 +152,7 @@ fn holds(bundles: &[Bundle], share: &Share) -> bool {
     })
 }
 
-async fn put_bundle(
+pub(super) async fn put_bundle(
     to: &Arc<dyn Repository>,
     bundle: &Bundle,
     tag: Tag,
@@ -192,14 +192,7 @@ async fn share_one(
         keys.chain(keyless).map(|key| realisation_tag(&share.derivation, key)).collect();
     let envelope = Bytes::from(share.envelope.to_json());
     let mut layers = vec![Descriptor::of(ENVELOPE_MEDIA_TYPE, &envelope)];
-    for output in &share.outputs {
-        let listing = &output.listing;
-        layers.push(Descriptor::new(LISTING_MEDIA_TYPE, listing.digest, listing.size));
-        for layer in &output.layers {
-            let media_type = layer.compression.media_type();
-            layers.push(Descriptor::new(media_type, layer.digest, layer.size));
-        }
-    }
+    layers.extend(parts_of(&share.outputs));
     let mut missing = Vec::new();
     let mut has_others = false;
     for tag in tags {

@@ -88,7 +88,7 @@ impl Work<'_> {
             different.into_iter().partition(|report| report.is_only_fixed());
         for report in &fixed {
             let name = &report.name;
-            self.wiring.display.warn(&format!("{name} depends on what only the sandbox fixes"));
+            self.wiring.display.warn(format!("{name} depends on what only the sandbox fixes"));
         }
         let failed: Vec<&str> = match accepts_fixed {
             true => free.iter().map(|report| report.name.as_str()).collect(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_builder::build::Built;
 use drystone_builder::image::{self, ImageSet};
 use drystone_builder::progress::{Event, Progress as _};
 use drystone_cache::credentials::Credentials;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use super::outputs::Written;
 use crate::arguments::RegistryArguments;
+use crate::bases;
 use crate::caching::Caching;
 use crate::diagnostics::Failure;
 use crate::progress::Display;
@@ -66,7 +68,11 @@ impl Pushing {
             }
             targets.push(target);
         }
-        Ok(Self { targets, verify: arguments.verify, registries: registries(arguments)? })
+        Ok(Self {
+            targets,
+            verify: arguments.verify,
+            registries: registries(&arguments.insecure_registry)?,
+        })
     }
 
     /// Whether there is anything to do.
@@ -79,6 +85,11 @@ impl Pushing {
         &self.registries
     }
 
+    /// Where it goes.
+    pub fn targets(&self) -> &[Reference] {
+        &self.targets
+    }
+
     /// Requests and bytes so far.
     pub fn counts(&self) -> Counts {
         self.registries.counts()
@@ -88,7 +99,7 @@ impl Pushing {
     /// by another build with this store.
     pub async fn run(
         &self,
-        set: &ImageSet,
+        built: &Built,
         store: &Store,
         caching: &Caching,
         display: &Display,
@@ -101,13 +112,22 @@ impl Pushing {
             };
             let mounts = |digest: &BlobDigest| match place {
                 Some(host) => {
-                    let mut known = whereabouts(store, host, digest);
+                    let base = bases::source_of(built, digest);
+                    let base = base.and_then(|location| match location {
+                        Location::Registry { host: other, name } => {
+                            (other == *host).then_some(name)
+                        }
+                        Location::Folder(_) => None,
+                    });
+                    let mut known: Vec<_> = base.into_iter().collect();
+                    known.extend(whereabouts(store, host, digest));
                     known.extend(caching.mounts(&target.location));
                     known
                 }
                 None => Vec::new(),
             };
-            let mut image = image(set, store, &mounts);
+            let mut image = image(&built.set, store, &mounts);
+            self.stream_from_bases(&mut image, built, store);
             stream_from_caches(&mut image, store, caching).await?;
             let repository = self.registries.open(&target.location);
             written.push(self.push_one(&image, target, &repository, display).await?);
@@ -119,6 +139,18 @@ impl Pushing {
         }
         display.event(Event::Done { name: PHASE.to_owned() });
         Ok(written)
+    }
+
+    /// Layers of base images that the store lacks go from registry to registry.
+    fn stream_from_bases(&self, image: &mut Image, built: &Built, store: &Store) {
+        for piece in &mut image.blobs {
+            let digest = piece.upload.digest;
+            if let Some(location) = bases::source_of(built, &digest)
+                && !store.has_blob(&digest)
+            {
+                piece.upload.source = Source::Repository(self.registries.open(&location));
+            }
+        }
     }
 
     async fn push_one(
@@ -149,8 +181,8 @@ impl Pushing {
 }
 
 /// A client for registries, as the arguments and the environment have it.
-pub fn registries(arguments: &RegistryArguments) -> Result<Registries, Failure> {
-    let insecure = arguments.insecure_registry.iter().map(|text| Host::new(text));
+pub fn registries(insecure: &[String]) -> Result<Registries, Failure> {
+    let insecure = insecure.iter().map(|text| Host::new(text));
     let insecure = insecure.collect::<Result<_, _>>().map_err(|error| {
         Failure::of(error).hint("`--insecure-registry` takes HOST or HOST:PORT, without a path")
     })?;

@@ -74,7 +74,7 @@ fn platform(image: &image::Image) -> Value {
                 "diff_id": layer.diff_id,
                 "size": layer.size,
                 "uncompressed_size": layer.uncompressed_size,
-                "media_type": layer.compression.media_type(),
+                "media_type": layer.media_type,
                 "title": layer.title,
             })
         })

@@ -44,6 +44,7 @@ pub use roots::{Root, root_name};
 pub use substitution::Substituted;
 pub use trees::TreeIngest;
 pub use usage::{LayerInfo, Maker, PathInfo, RootUsage, StoreUsage, TreeInfo, UsageOfKind};
+pub use verify::content::{Examined, examine_layer};
 pub use verify::{Lost, Problem, Repair, VerifyOptions, VerifyReport};
 
 use crate::derivation::Derivation;
@@ -111,6 +112,20 @@ impl Store {
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
         Ok(DerivationLock { _file: file })
+    }
+
+    /// Whether some process makes a derivation right now.
+    pub fn is_being_made(&self, id: &DerivationId) -> Result<bool, StoreError> {
+        let path = self.root.join("locks").join(id.to_string());
+        if !path.exists() {
+            return Ok(false);
+        }
+        let file = open_lock(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(StoreError::io("lock", &path)(error.into())),
+        }
     }
 
     /// Records what a derivation gave.
@@ -234,6 +249,19 @@ mod tests {
         assert_eq!(json, Some(derivation.to_json()));
         std::fs::remove_file(store.blob_path(&output.layers[0].digest)).unwrap();
         assert_eq!(store.realisation(&derivation.id()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_being_made_is_known_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, other) =
+            (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
+        let id = Derivation::new("files", 1).id();
+        assert!(!other.is_being_made(&id).unwrap());
+        let lock = store.lock_derivation(&id).unwrap();
+        assert!(other.is_being_made(&id).unwrap());
+        drop(lock);
+        assert!(!other.is_being_made(&id).unwrap());
     }
 
     #[test]

@@ -86,6 +86,7 @@ pub(super) fn sample(image: &str, version: &str) -> Lock {
     let sources = [("app/Cargo.lock".to_owned(), BlobDigest::of(b"x"))].into();
     let locked = LockedImage {
         date: Some("2026-11-20T18:00:01Z".parse().unwrap()),
+        base: None,
         suite: Some(Suite::new("bookworm").unwrap()),
         request: Some(LockedRequest {
             suite: Suite::new("stable").unwrap(),

@@ -78,12 +78,17 @@ prop_compose! {
         special in "[a-z:\"\\\\é]{1,6}",
         picks in prop::collection::vec(picks(), 0..3),
         request in prop::option::of(request()),
+        base in prop::option::of(any::<[u8; 32]>()),
     ) -> LockedImage {
         let mut image = LockedImage {
             date: seconds.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap()),
             users: ids.clone(),
             groups: ids,
             request,
+            base: base.map(|hash| LockedBase {
+                from: "registry.example.com/team/base:1".to_owned(),
+                digest: BlobDigest::from_bytes(hash),
+            }),
             ..LockedImage::default()
         };
         let sources = sources.into_iter().map(|(name, hash)| (name, BlobDigest::from_bytes(hash)));

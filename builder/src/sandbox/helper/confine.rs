@@ -12,6 +12,7 @@ use seccompiler::BpfProgram;
 
 use super::super::disguise::Disguise;
 use super::super::request::{Command, Profile, RootRequest};
+use super::super::resources::Resources;
 use super::disguise;
 
 /// Exactly what maintainer scripts may do inside their namespace.
@@ -28,14 +29,30 @@ const CONFIGURE: CapabilitySet = CapabilitySet::CHOWN
 /// The highest number that a capability can have.
 const LAST_CAPABILITY: u32 = 63;
 
+/// No limit.
+const ALL: u64 = u64::MAX;
 /// Limits as (resource, soft, hard), lowered to what the host allows; the same on every host that
-/// allows them, since programs size tables by them.
-const LIMITS: [(Resource, u64, u64); 4] = [
-    (Resource::Core, 0, 0),
+/// allows them, since programs size tables by them. A core of one byte is none, and unlike a limit
+/// of 0 it keeps the kernel from handing the core to a program of the host (core(5)).
+const LIMITS: [(Resource, u64, u64); 15] = [
+    (Resource::As, ALL, ALL),
+    (Resource::Core, 1, 1),
+    (Resource::Cpu, ALL, ALL),
+    (Resource::Data, ALL, ALL),
+    (Resource::Fsize, ALL, ALL),
+    (Resource::Locks, ALL, ALL),
+    (Resource::Memlock, 64 << 10, 8 << 20),
+    (Resource::Msgqueue, 819_200, 819_200),
+    (Resource::Nice, 0, 0),
     (Resource::Nofile, 1024, 4096),
-    (Resource::Nproc, 4096, 4096),
+    (Resource::Rss, ALL, ALL),
+    (Resource::Rtprio, 0, 0),
+    (Resource::Rttime, ALL, ALL),
+    (Resource::Sigpending, 4096, 4096),
     (Resource::Stack, 8 << 20, 64 << 20),
 ];
+/// Processes and threads where the command has no limit of its own.
+const PROCESSES: u32 = 4096;
 
 /// What failed on the way to the command.
 pub(super) struct Stopped {
@@ -53,12 +70,19 @@ pub(super) fn become_command(
 ) -> Stopped {
     let fail = |step| move |error: Errno| Stopped { step, errno: super::errno(error) };
     let confined = (|| {
-        set_streams(output.0.as_raw_fd(), output.1.as_raw_fd(), report)?;
+        let streams = (output.0.as_raw_fd(), output.1.as_raw_fd());
+        set_streams(command.terminal, streams, report)?;
         let _ = rustix::process::setsid();
+        if command.terminal {
+            take_terminal()?;
+        }
         reset_signals();
         let disguise = &request.disguise;
         rustix::process::umask(Mode::from_raw_mode(disguise.umask.unwrap_or(0o022)));
-        set_limits();
+        set_limits(&command.resources);
+        set_processors(command.resources.cpus);
+        offer_to_the_killer();
+        hide_group();
         if !disguise.random_addresses {
             fix_addresses();
         }
@@ -74,11 +98,16 @@ pub(super) fn become_command(
 }
 
 /// Standard streams and nothing else; `report` closes itself when the command starts.
-fn set_streams(output: RawFd, error: RawFd, report: RawFd) -> Result<(), Stopped> {
+fn set_streams(
+    terminal: bool,
+    (output, error): (RawFd, RawFd),
+    report: RawFd,
+) -> Result<(), Stopped> {
     let stopped = |errno: i32| Stopped { step: "setting up streams", errno };
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| stopped(super::errno(error)))?;
-    for (from, to) in [(null.as_raw_fd(), 0), (output, 1), (error, 2)] {
+    let input = if terminal { output } else { null.as_raw_fd() };
+    for (from, to) in [(input, 0), (output, 1), (error, 2)] {
         // SAFETY: both numbers are descriptors of this process.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(stopped(last_errno()));
@@ -95,6 +124,15 @@ fn set_streams(output: RawFd, error: RawFd, report: RawFd) -> Result<(), Stopped
         return Ok(());
     }
     Ok(())
+}
+
+/// Makes standard input the terminal of this new session, so that jobs can be controlled.
+fn take_terminal() -> Result<(), Stopped> {
+    // SAFETY: the request takes a number only.
+    match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+        0 => Ok(()),
+        _ => Err(Stopped { step: "taking the terminal", errno: last_errno() }),
+    }
 }
 
 fn last_errno() -> i32 {
@@ -115,14 +153,49 @@ fn reset_signals() {
     }
 }
 
-fn set_limits() {
-    for (resource, soft, hard) in LIMITS {
-        let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+fn set_limits(resources: &Resources) {
+    let processes = u64::from(resources.processes.unwrap_or(PROCESSES));
+    for (resource, soft, hard) in
+        LIMITS.into_iter().chain([(Resource::Nproc, processes, processes)])
+    {
+        let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(ALL);
         let hard = hard.min(allowed);
-        let limit = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };
+        let value = |limit: u64| (limit != ALL).then_some(limit);
+        let limit = Rlimit { current: value(soft.min(hard)), maximum: value(hard) };
         // Lowering a limit is always allowed.
         let _ = rustix::process::setrlimit(resource, limit);
     }
+}
+
+/// Keeps to some of the processors, so that programs see and use no more.
+fn set_processors(count: Option<u32>) {
+    let Some(count) = count.and_then(|count| usize::try_from(count).ok()) else { return };
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
+    let all: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    if all.is_empty() {
+        return;
+    }
+    // Commands that run at once should not all sit on the first one.
+    let start = usize::try_from(rustix::process::getpid().as_raw_nonzero().get()).unwrap_or(0);
+    let mut chosen = rustix::thread::CpuSet::new();
+    for step in 0..count.clamp(1, all.len()) {
+        chosen.set(all[(start + step) % all.len()]);
+    }
+    // The limit spares the machine; without it the command is only quicker.
+    let _ = rustix::thread::sched_setaffinity(None, &chosen);
+}
+
+/// When the host runs out of memory, builds go before anything else of it.
+fn offer_to_the_killer() {
+    // A host that forbids it is no worse off than before.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// Makes the control group of the root the only one in sight.
+fn hide_group() {
+    // SAFETY: this process has one thread and shares no descriptor table.
+    let _ = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP) };
 }
 
 /// Where the kernel allows it, addresses are the same in every run.

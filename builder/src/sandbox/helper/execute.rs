@@ -10,7 +10,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::super::error::{At, Failure};
 use super::super::messages::{Executed, InitReply, InitRequest};
 use super::super::request::{Command, Ending};
+use super::super::resources::Limit;
 use super::super::wire::Connection;
+use super::disk::DiskWatch;
 use super::supervisor::Supervisor;
 
 /// How much of the end of a command's output is returned, in bytes.
@@ -33,30 +35,32 @@ impl From<Failure> for Stop {
 
 /// Runs a command; returns how it ended, and its tail followed by its captured output.
 pub(super) fn run(
-    supervisor: &Supervisor,
+    supervisor: &mut Supervisor,
     caller: &Connection,
     command: Command,
     log: Option<OwnedFd>,
 ) -> Result<(Executed, Vec<u8>), Stop> {
     let (limits, capture) = (Limits::of(&command), command.capture);
     let program = command.argv.first().cloned().unwrap_or_default();
-    let (main, main_end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
-    let (extra, extra_end) = if capture {
-        let (extra, end) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", &program)?;
-        (Some(extra), Some(end))
-    } else {
-        (None, None)
+    let disk = match command.resources.disk {
+        Some(limit) => Some(supervisor.watch_disk(limit)?),
+        None => None,
     };
-    let output = extra_end.as_ref().unwrap_or(&main_end).as_fd();
+    let streams = match command.terminal {
+        true => Streams::of_terminal(supervisor.terminal.take())?,
+        false => Streams::pipes(capture, &program)?,
+    };
+    let Streams { main, extra, output, error } = streams;
     supervisor
         .init
-        .send_with(&InitRequest::Start(command), &[], &[output, main_end.as_fd()])
+        .send_with(&InitRequest::Start(command), &[], &[output.as_fd(), error.as_fd()])
         .at("talk to", "init")?;
-    drop((main_end, extra_end));
+    drop((output, error));
     let mut pump = Pump {
-        main: Some(main),
+        main,
         extra,
         log: log.map(std::fs::File::from),
+        disk,
         tail: Vec::new(),
         captured: Vec::new(),
     };
@@ -71,6 +75,37 @@ pub(super) fn run(
     let tail = bytes.len();
     bytes.extend(pump.captured);
     Ok((Executed { ending, tail }, bytes))
+}
+
+/// A command's output and error, and the ends that are read here.
+struct Streams {
+    main: Option<OwnedFd>,
+    extra: Option<OwnedFd>,
+    output: OwnedFd,
+    error: OwnedFd,
+}
+
+impl Streams {
+    /// Output and error together, or each for itself.
+    fn pipes(apart: bool, program: &str) -> Result<Self, Failure> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).at("make a pipe for", program);
+        let (main, error) = pipe()?;
+        let (extra, output) = match apart {
+            true => {
+                let (extra, output) = pipe()?;
+                (Some(extra), output)
+            }
+            false => (None, error.try_clone().at("share a pipe for", program)?),
+        };
+        Ok(Self { main: Some(main), extra, output, error })
+    }
+
+    /// A terminal, whose other end somebody else reads.
+    fn of_terminal(terminal: Option<OwnedFd>) -> Result<Self, Failure> {
+        let output = terminal.ok_or_else(|| Failure::request("a terminal that was not made"))?;
+        let error = output.try_clone().at("share", "a terminal")?;
+        Ok(Self { main: None, extra: None, output, error })
+    }
 }
 
 /// When a command has to end, and when it has to have printed something.
@@ -92,10 +127,10 @@ impl Limits {
         let now = Instant::now();
         let quiet = self.silence.and_then(|limit| self.heard.checked_add(limit));
         if self.end.is_some_and(|end| now >= end) {
-            return Err(Ending::TimeLimit);
+            return Err(Ending::Limit(Limit::Time));
         }
         if quiet.is_some_and(|end| now >= end) {
-            return Err(Ending::SilenceLimit);
+            return Err(Ending::Limit(Limit::Silence));
         }
         let next = match (self.end, quiet) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -111,6 +146,7 @@ struct Pump {
     /// Captured output.
     extra: Option<OwnedFd>,
     log: Option<std::fs::File>,
+    disk: Option<DiskWatch>,
     tail: Vec<u8>,
     captured: Vec<u8>,
 }
@@ -141,6 +177,12 @@ impl Pump {
             if ready.caller {
                 return Err(Stop::CallerGone);
             }
+            if ready.disk {
+                // The watch has ended, and has said all.
+                self.disk = None;
+                stopped.get_or_insert(Ending::Limit(Limit::Disk));
+                supervisor.init.send(&InitRequest::Kill).at("talk to", "init")?;
+            }
             if ready.init {
                 let frame = supervisor.init.receive().at("hear from", "init")?;
                 let gone = || Failure::host("init of the root is gone", "", None);
@@ -169,6 +211,7 @@ impl Pump {
             polled.len() - 1
         };
         let init = (!replied).then(|| add(supervisor.init.as_fd()));
+        let disk = self.disk.as_ref().map(|watch| add(watch.as_fd()));
         let main = self.main.as_ref().map(|pipe| add(pipe.as_fd()));
         let extra = self.extra.as_ref().map(|pipe| add(pipe.as_fd()));
         let timeout = timeout.map(|timeout| Timespec {
@@ -184,6 +227,7 @@ impl Pump {
         Ok(Ready {
             caller: is_ready(Some(0)),
             init: is_ready(init),
+            disk: is_ready(disk),
             main: is_ready(main),
             extra: is_ready(extra),
         })
@@ -212,6 +256,7 @@ impl Pump {
 struct Ready {
     caller: bool,
     init: bool,
+    disk: bool,
     main: bool,
     extra: bool,
 }

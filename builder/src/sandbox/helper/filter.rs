@@ -109,11 +109,28 @@ pub(super) fn compile() -> Result<BpfProgram, seccompiler::BackendError> {
     for request in INJECTING_REQUESTS {
         rules.entry(libc::SYS_ioctl).or_default().push(masked(1, u64::from(u32::MAX), request)?);
     }
+    rules.insert(libc::SYS_personality, vec![other_personality()?]);
     let denied = errno_action(libc::EPERM);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture()?)?;
     let mut program = prelude();
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
+}
+
+/// Any personality but Linux's own, that of 32-bit machines, and either of both with the old
+/// version number or with fixed addresses; asking for the current one is no change.
+fn other_personality() -> Result<SeccompRule, seccompiler::BackendError> {
+    const LINUX32: u64 = 0x0008;
+    const UNAME26: u64 = 0x0002_0000;
+    const NO_RANDOMIZE: u64 = 0x0004_0000;
+    let known = [0, LINUX32, UNAME26, UNAME26 | LINUX32]
+        .into_iter()
+        .flat_map(|known| [known, known | NO_RANDOMIZE])
+        .chain([u64::from(u32::MAX)]);
+    let conditions = known
+        .map(|known| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, known))
+        .collect::<Result<_, _>>()?;
+    SeccompRule::new(conditions)
 }
 
 fn errno_action(errno: libc::c_int) -> SeccompAction {
@@ -131,8 +148,14 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompile
     SeccompRule::new(vec![condition])
 }
 
+/// The address families that commands may use: this host's own programs, the loopback device of
+/// the network namespace, and what tells its addresses. Others reach the kernel or, as those of
+/// virtual machines do, other hosts, whatever the namespace.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
 /// Instructions ahead of the filter: `clone3`, and on x86-64 every call of the x32 interface
-/// (whose numbers the filter would not know), fail with ENOSYS. They run before the filter checks
+/// (whose numbers the filter would not know), fail with ENOSYS, and sockets of other than
+/// [`FAMILIES`] as if the kernel had none such. They run before the filter checks
 /// the architecture; another architecture's call with such a number fails the same way.
 fn prelude() -> BpfProgram {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -142,6 +165,9 @@ fn prelude() -> BpfProgram {
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    let no_family = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.unsigned_abs();
+    // The low half of the first argument (struct seccomp_data in linux/seccomp.h).
+    const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
     let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
     let mut program = vec![
         step(LOAD_NUMBER, 0, 0, 0),
@@ -154,6 +180,14 @@ fn prelude() -> BpfProgram {
         program.push(step(JUMP_IF_NOT_BELOW, 0, 1, X32));
         program.push(step(RETURN, 0, 0, missing));
     }
+    let socket = u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX);
+    let count = u8::try_from(FAMILIES.len()).unwrap_or(u8::MAX);
+    program.push(step(JUMP_IF_EQUAL, 0, count + 2, socket));
+    program.push(step(LOAD_NUMBER, 0, 0, FIRST_ARGUMENT));
+    for (left, family) in (1..=count).rev().zip(FAMILIES) {
+        program.push(step(JUMP_IF_EQUAL, left, 0, family.unsigned_abs()));
+    }
+    program.push(step(RETURN, 0, 0, no_family));
     program
 }
 

@@ -13,7 +13,8 @@ use super::super::messages::{InitReply, InitRequest};
 use super::super::request::{Command, Ending, RootRequest};
 use super::super::wire::Connection;
 use super::disguise::{self, Gate, Tracing};
-use super::{confine, mounts};
+use super::watch::Watch;
+use super::{confine, mounts, network};
 
 /// Sets the root up and serves until the supervisor is gone.
 pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfProgram) -> i32 {
@@ -68,6 +69,7 @@ fn set_up(request: &RootRequest) -> Result<Traced, Failure> {
     let _ = rustix::process::setsid();
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(|error| refused("setting the host name", error))?;
+    network::bring_loopback_up()?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
     let traced = match request.disguise.needs_tracing() {
@@ -147,7 +149,7 @@ impl Init<'_> {
             self.child(command, (output, error), report_end, gate);
         }
         drop((report_end, gate));
-        let status = self.wait(child)?;
+        let (status, exceeded) = self.wait(child, Watch::new(command.resources))?;
         kill_all();
         let mut said = Vec::new();
         let _ = std::fs::File::from(report).read_to_end(&mut said);
@@ -155,7 +157,7 @@ impl Init<'_> {
             Some((errno, step)) => {
                 not_started(&String::from_utf8_lossy(step), i32::from_le_bytes(*errno))
             }
-            None => Some(InitReply::Ended(ending(status))),
+            None => Some(InitReply::Ended(exceeded.unwrap_or_else(|| ending(status)))),
         }
     }
 
@@ -185,8 +187,14 @@ impl Init<'_> {
         unsafe { libc::_exit(127) }
     }
 
-    /// Waits for the command, reaping orphans and obeying orders to kill.
-    fn wait(&self, child: libc::pid_t) -> Option<libc::c_int> {
+    /// Waits for the command, reaping orphans and obeying orders to kill; its status, and the
+    /// limit that it ran into.
+    fn wait(
+        &self,
+        child: libc::pid_t,
+        mut watch: Option<Watch>,
+    ) -> Option<(libc::c_int, Option<Ending>)> {
+        let mut exceeded = None;
         loop {
             let mut drained = [0; 1024];
             while rustix::io::read(&self.signals, &mut drained).is_ok() {}
@@ -196,14 +204,20 @@ impl Init<'_> {
                     found = Some(status);
                 }
             });
-            if found.is_some() {
-                return found;
+            if let Some(status) = found {
+                return Some((status, exceeded));
+            }
+            if let Some(ending) = watch.as_mut().and_then(Watch::look) {
+                exceeded = Some(ending);
+                watch = None;
+                kill_everyone();
             }
             let mut polled = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.supervisor.as_fd(), PollFlags::IN),
             ];
-            let _ = rustix::event::poll(&mut polled, None);
+            let timeout = watch.as_ref().and_then(|watch| watch.timeout().try_into().ok());
+            let _ = rustix::event::poll(&mut polled, timeout.as_ref());
             if !polled[1].revents().is_empty() {
                 self.supervisor.receive::<InitRequest>().ok().flatten()?;
                 kill_everyone();

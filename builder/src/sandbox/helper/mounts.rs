@@ -26,20 +26,34 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Files of `/proc` that tell about the host or its kernel's memory; covered by `/dev/null`.
-const COVERED_FILES: [&str; 8] = [
+/// Files of `/proc` that tell about the host, how it was started or its kernel's memory; covered
+/// by `/dev/null`.
+const COVERED_FILES: [&str; 21] = [
+    "cmdline",
+    "config.gz",
+    "diskstats",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "kallsyms",
     "kcore",
     "keys",
     "key-users",
     "kmsg",
     "latency_stats",
+    "modules",
+    "partitions",
     "sched_debug",
+    "schedstat",
+    "softirqs",
+    "swaps",
     "sysrq-trigger",
     "timer_list",
+    "vmallocinfo",
 ];
 
 /// Directories of `/proc` about the host's devices; covered by an empty read-only tmpfs.
-const COVERED_DIRECTORIES: [&str; 2] = ["acpi", "scsi"];
+const COVERED_DIRECTORIES: [&str; 5] = ["acpi", "asound", "driver", "pressure", "scsi"];
 
 /// Directories of `/proc` that are made read-only.
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
@@ -53,7 +67,8 @@ pub(super) fn furnish(root: &OwnedFd, request: &RootRequest) -> Result<(), Failu
     mount_tmpfs(&open_inside(root, "tmp")?, NO_DEVICES, c"mode=1777", "tmp")?;
     // A recipe's source stands below /build, and what is built there may be large.
     if request.profile == Profile::Configure {
-        mount_tmpfs(&open_inside(root, "build")?, NO_DEVICES, c"mode=0755", "build")?;
+        let options = c"mode=0755,size=25%";
+        mount_tmpfs(&open_inside(root, "build")?, NO_DEVICES, options, "build")?;
     }
     for path in &request.tmpfs {
         let path = path.trim_matches('/');
@@ -79,7 +94,7 @@ fn bind_build_folder(root: &OwnedFd, path: &str) -> Result<(), Failure> {
 
 fn furnish_devices(root: &OwnedFd) -> Result<(), Failure> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount_tmpfs(&open_inside(root, "dev")?, flags, c"mode=0755", "dev")?;
+    mount_tmpfs(&open_inside(root, "dev")?, flags, c"mode=0755,size=64k,nr_inodes=128", "dev")?;
     let devices = open_inside(root, "dev")?;
     for name in DEVICES {
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -95,7 +110,8 @@ fn furnish_devices(root: &OwnedFd) -> Result<(), Failure> {
         rustix::fs::mkdirat(&devices, name, Mode::from_raw_mode(0o755))
             .at("create, in the sandbox's /dev,", name)?;
     }
-    mount_tmpfs(&open_inside(root, "dev/shm")?, NO_DEVICES, c"mode=1777", "dev/shm")?;
+    let options = c"mode=1777,size=25%";
+    mount_tmpfs(&open_inside(root, "dev/shm")?, NO_DEVICES, options, "dev/shm")?;
     let terminals = open_inside(root, "dev/pts")?;
     let options = c"newinstance,ptmxmode=0666,mode=0620,gid=5";
     mount("devpts", descriptor_path(&terminals), "devpts", flags, options).at("mount", "dev/pts")

@@ -14,8 +14,7 @@ use rustix::thread::UnshareFlags;
 use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
-use super::{caller, checkout, descriptor_path, difference, directory, remove};
-use crate::sandbox::preflight;
+use super::{caller, checkout, descriptor_path, difference, directory, emulate, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
@@ -54,20 +53,14 @@ fn enter_user_namespace() -> Result<(), Failure> {
     // Ctrl-C at a terminal is the program's to handle.
     let _ = rustix::process::setsid();
     // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(|error| {
-        let mend = preflight::user_namespace_mend();
-        Failure::host("user namespaces are refused", &mend, Some(error.into()))
-    })
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
+        .map_err(|error| Failure::namespace("user namespaces are refused", error.into()))
 }
 
 /// Becomes root inside, with an own mount namespace.
 fn settle() -> Result<(), Failure> {
     let refused = |what: &str, error: rustix::io::Errno| {
-        Failure::host(
-            format!("{what} is refused inside a user namespace"),
-            &preflight::user_namespace_mend(),
-            Some(error.into()),
-        )
+        Failure::namespace(&format!("{what} is refused inside a user namespace"), error.into())
     };
     let (user, group) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(group, group, group)
@@ -132,6 +125,7 @@ fn serve_work(descriptor: OwnedFd) {
         Work::Rename { from, to, sync } => rename(&from, &to, sync),
         Work::CreateDirectory { path } => create_directory(&path),
         Work::Scratch { path, bytes } => scratch(&path, bytes),
+        Work::Emulate { line } => emulate::register(&line),
     };
     let _ = connection.send(&result);
 }

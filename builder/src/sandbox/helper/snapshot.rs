@@ -52,6 +52,11 @@ impl Snapshot {
         Ok(Self { upper, marks })
     }
 
+    /// The upper directory.
+    pub(super) const fn upper(&self) -> &OwnedFd {
+        &self.upper
+    }
+
     /// The paths that are new, changed (`false`) or gone (`true`) since the last call.
     pub(super) fn changes(&mut self) -> Result<Vec<(String, bool)>, Failure> {
         let mut marks = BTreeMap::new();

@@ -10,10 +10,11 @@ use rustix::thread::UnshareFlags;
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
 use super::super::messages::{Opened, RootOperation};
-use super::super::request::RootRequest;
+use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
+use super::disk::DiskWatch;
 use super::snapshot::Snapshot;
-use super::{execute, files, filter, init, mounts, overlay};
+use super::{execute, files, filter, init, mounts, overlay, terminal};
 
 /// Serves one root until its connection closes.
 pub(super) fn main(caller: Connection) -> i32 {
@@ -43,6 +44,9 @@ pub(super) struct Supervisor {
     pub(super) init: Connection,
     process: Pid,
     snapshot: Snapshot,
+    storage: Storage,
+    /// The inner end of the terminal of the next command.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -64,9 +68,11 @@ impl Supervisor {
         rustix::process::fchdir(&root).at("enter", &request.work)?;
         let (init, process, undisguised) = start_init(request, &filter)?;
         opened.undisguised = undisguised;
+        opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
         let snapshot = Snapshot::take(upper)?;
-        Ok((Self { root, init, process, snapshot }, opened))
+        let storage = opened.storage;
+        Ok((Self { root, init, process, snapshot, storage, terminal: None }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -97,6 +103,15 @@ impl Supervisor {
                 }
                 RootOperation::Delete { path } => caller.send(&files::delete(&self.root, &path)),
                 RootOperation::Changed => caller.send(&self.snapshot.changes()),
+                RootOperation::OpenTerminal { size, owner } => {
+                    match terminal::open(&self.root, size, owner) {
+                        Ok((outer, inner)) => {
+                            self.terminal = Some(inner);
+                            caller.send_with(&Ok::<_, Failure>(()), &[], &[outer.as_fd()])
+                        }
+                        Err(failure) => caller.send(&Err::<(), _>(failure)),
+                    }
+                }
                 RootOperation::Close => {
                     self.close();
                     let _ = caller.send(&Ok::<(), Failure>(()));
@@ -116,6 +131,11 @@ impl Supervisor {
             Ok(None) => caller.send(&Ok::<_, Failure>(false)),
             Err(failure) => caller.send(&Err::<bool, _>(failure)),
         }
+    }
+
+    /// Watches what the root grows by.
+    pub(super) fn watch_disk(&self, limit: u64) -> Result<DiskWatch, Failure> {
+        DiskWatch::start(self.snapshot.upper(), limit, self.storage)
     }
 
     /// Ends init and with it everything in its process namespace.
@@ -160,8 +180,7 @@ fn start_init(
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(process) = process.filter(|_| pid > 0) else {
         let error = io::Error::last_os_error();
-        let mend = crate::sandbox::preflight::user_namespace_mend();
-        return Err(Failure::host("a set of namespaces is refused", &mend, Some(error)));
+        return Err(Failure::namespace("a set of namespaces is refused", error));
     };
     for file in ["uid_map", "gid_map"] {
         let path = format!("/proc/{pid}/{file}");

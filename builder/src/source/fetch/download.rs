@@ -1,5 +1,6 @@
 //! What is asked of the downloader, and what it tells while it works.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +46,26 @@ impl Default for Settings {
     }
 }
 
+/// What is sent beside what all requests have.
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// The forms that are understood.
+    pub accept: Option<&'static str>,
+    /// Who asks, as the header `Authorization` has it. It is sent to the addresses that it came
+    /// with, and follows no redirect to another host.
+    pub authorization: Option<String>,
+}
+
+/// Without the secret.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { accept, authorization } = self;
+        let authorization = authorization.as_ref().map(|_| "…");
+        let mut debug = f.debug_struct("Headers");
+        debug.field("accept", accept).field("authorization", &authorization).finish()
+    }
+}
+
 /// One file to fetch.
 #[derive(Debug, Clone)]
 pub struct Download {
@@ -61,6 +82,8 @@ pub struct Download {
     /// The caller's file (usually temporary); it is created or emptied. After a failure it is
     /// empty, after an interruption its content means nothing.
     pub destination: PathBuf,
+    /// What is sent to every address.
+    pub headers: Headers,
 }
 
 impl Download {
@@ -73,7 +96,15 @@ impl Download {
         destination: PathBuf,
     ) -> Self {
         let name = name.into();
-        Self { name, urls, sha256: Some(sha256), size: Some(size), limit: size, destination }
+        Self {
+            name,
+            urls,
+            sha256: Some(sha256),
+            size: Some(size),
+            limit: size,
+            destination,
+            headers: Headers::default(),
+        }
     }
 
     /// A file whose size is not known but bounded; `sha256` may be known.
@@ -84,7 +115,8 @@ impl Download {
         limit: u64,
         destination: PathBuf,
     ) -> Self {
-        Self { name: name.into(), urls, sha256, size: None, limit, destination }
+        let (name, headers) = (name.into(), Headers::default());
+        Self { name, urls, sha256, size: None, limit, destination, headers }
     }
 }
 
@@ -141,6 +173,7 @@ pub(super) struct Job<'a> {
     pub size: Option<u64>,
     pub limit: u64,
     pub credentials: &'a Credentials,
+    pub headers: Headers,
     pub observer: &'a dyn DownloadObserver,
 }
 

@@ -8,7 +8,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::download::{Download, DownloadObserver, Downloaded, Job, Settings, Silent, Watch};
+use super::download::{
+    Download, DownloadObserver, Downloaded, Headers, Job, Settings, Silent, Watch,
+};
 use super::retry::{Failure, backoff};
 use super::sink::Sink;
 use super::{FetchError, http, local, shown};
@@ -48,7 +50,8 @@ impl Downloader {
         download: &Download,
         observer: &dyn DownloadObserver,
     ) -> Result<Downloaded, FetchError> {
-        let job = self.job(&download.name, download.size, download.limit, observer);
+        let mut job = self.job(&download.name, download.size, download.limit, observer);
+        job.headers = download.headers.clone();
         let sink = Sink::file(&download.destination)?;
         observer.started(&download.name, download.size);
         let _watch = Watch { observer, name: &download.name };
@@ -85,8 +88,23 @@ impl Downloader {
     ///
     /// [`FetchError`], among others when it is larger than `limit` bytes.
     pub async fn fetch_bytes(&self, url: &Url, limit: u64) -> Result<Option<Bytes>, FetchError> {
+        self.fetch_document(url, limit, &Headers::default()).await
+    }
+
+    /// As [`Downloader::fetch_bytes`], with headers of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn fetch_document(
+        &self,
+        url: &Url,
+        limit: u64,
+        headers: &Headers,
+    ) -> Result<Option<Bytes>, FetchError> {
         let name = shown(url);
-        let job = self.job(&name, None, limit, &Silent);
+        let mut job = self.job(&name, None, limit, &Silent);
+        job.headers = headers.clone();
         let outcome = self.run(&job, std::slice::from_ref(url), None, Sink::memory()).await;
         match outcome {
             Ok((sink, _)) => Ok(Some(sink.into_memory().into())),
@@ -122,7 +140,8 @@ impl Downloader {
         limit: u64,
         observer: &'a dyn DownloadObserver,
     ) -> Job<'a> {
-        Job { name, size, limit, credentials: &self.shared.settings.credentials, observer }
+        let credentials = &self.shared.settings.credentials;
+        Job { name, size, limit, credentials, headers: Headers::default(), observer }
     }
 
     /// Tries the addresses in order; the full sink and the address that filled it.

@@ -2,7 +2,8 @@
 
 use futures_util::StreamExt as _;
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
@@ -84,7 +85,16 @@ async fn request(
 ) -> Result<Response, Failure> {
     // Bytes are hashed as they are stored: no coding may come between.
     let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-    if url.username().is_empty()
+    if let Some(accept) = job.headers.accept {
+        request = request.header(ACCEPT, accept);
+    }
+    if let Some(authorization) = &job.headers.authorization {
+        // A value that no header can hold is no secret of any server.
+        let mut value = HeaderValue::from_str(authorization)
+            .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    } else if url.username().is_empty()
         && let Some((login, password)) = job.credentials.find(url)
     {
         request = request.basic_auth(login, Some(password));

@@ -22,7 +22,7 @@ mod sink;
 pub(crate) mod testing;
 
 pub use credentials::Credentials;
-pub use download::{Download, DownloadObserver, Downloaded, Settings, Silent};
+pub use download::{Download, DownloadObserver, Downloaded, Headers, Settings, Silent};
 pub use downloader::Downloader;
 pub use error::FetchError;
 

@@ -119,11 +119,7 @@ fn the_promised_examples_parse() {
     for (name, text) in EXAMPLES {
         let image = parse(text).unwrap_or_else(|problems| panic!("{name}: {problems}"));
         assert_eq!(image.name.as_str(), name);
-        let problems = image.unsupported().map(|problems| problems.to_string());
-        match image.recipes.values().all(|recipe| recipe.builder == RecipeBuilder::Script) {
-            true => assert_eq!(problems, None, "{name}"),
-            false => assert!(problems.unwrap().contains("not in this version yet"), "{name}"),
-        }
+        assert!(image.unsupported().is_none(), "{name}");
     }
     let orders = parse(ORDERS_API).unwrap();
     assert_eq!(orders.platforms.len(), 2);
@@ -188,4 +184,31 @@ fn normalised_content_ignores_what_changes_no_byte() {
         assert_ne!(parse(&ORDERS_API.replace(from, to)).unwrap().normalised(), plain, "{from}");
     }
     insta::assert_snapshot!("normalised_orders_api", serde_json::to_string_pretty(&plain).unwrap());
+}
+
+#[test]
+fn a_recipe_may_stand_in_a_file_of_its_own() {
+    let image = "name = \"x\"\n[debian]\nsuite = \"bookworm\"\n[recipe.app]\nfile = \"../shared/app.toml\"\n";
+    let parse = |image: &str, file: &str| {
+        let read = |path: &Path| match path == Path::new("a/../shared/app.toml") {
+            true => Ok(file.to_owned()),
+            false => Err(std::io::Error::other("another file")),
+        };
+        Image::parse_with(Path::new("a/image.toml"), image, &read)
+    };
+    let parsed = parse(image, "source = \"src\"\nscript = \"true\"\npatches = [\"p\"]\n").unwrap();
+    let recipe = parsed.recipes.values().next().unwrap();
+    assert_eq!(recipe.patches[0].as_str(), "../shared/p");
+    let Some(RecipeSource::Folder { path, .. }) = &recipe.source else { panic!() };
+    assert_eq!(path.as_str(), "../shared/src");
+    for (text, file, expected) in [
+        (image.to_owned(), "scrpt = \"x\"", "unknown key `scrpt`"),
+        (image.to_owned(), "script = \"x\"\nrecipes = [\"lib\"]", "there is no recipe `lib`"),
+        (image.to_owned(), "file = \"x\"", "names no other one"),
+        (format!("{image}script = \"x\"\n"), "script = \"x\"", "`script` does not go with `file`"),
+        (image.replace("shared", "other"), "", "cannot be read: another file"),
+    ] {
+        let problems = parse(&text, file).unwrap_err().to_string();
+        assert!(problems.contains(expected), "{problems}");
+    }
 }

@@ -33,11 +33,15 @@ impl Role<'_> {
 }
 
 /// What a canonical tar is, told from its bytes alone.
-pub(in crate::store) struct Examined {
-    pub(in crate::store) hash: TreeHash,
-    pub(in crate::store) diff_id: DiffId,
-    pub(in crate::store) size: u64,
-    pub(in crate::store) listing: Listing,
+pub struct Examined {
+    /// The tree's hash.
+    pub hash: TreeHash,
+    /// SHA-256 of the tar.
+    pub diff_id: DiffId,
+    /// The tar's size in bytes.
+    pub size: u64,
+    /// What is in it.
+    pub listing: Listing,
 }
 
 /// Hashes all that is read through it.
@@ -116,10 +120,10 @@ fn examine(stream: impl Read) -> Result<Examined, ReadError> {
 }
 
 /// Reads a layer's blob as the tree that it holds.
-pub(in crate::store) fn examine_layer(
-    stream: impl Read,
-    compression: Compression,
-) -> Result<Examined, ReadError> {
+///
+/// # Errors
+/// What is no layer of that compression, or no canonical tar.
+pub fn examine_layer(stream: impl Read, compression: Compression) -> Result<Examined, ReadError> {
     examine(compression.decompress(stream)?)
 }
 

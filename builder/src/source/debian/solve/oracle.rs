@@ -1,8 +1,10 @@
 //! The solver against the real apt-get, over the indexes that this host has downloaded.
 //!
 //! The plain test asks for some sets of many packages each, to stay within seconds. With
-//! `DRYSTONE_ORACLE=all` in the environment every package is asked for on its own, in three ways:
-//! `cargo test -p drystone-builder oracle -- --nocapture` then takes some minutes.
+//! `DRYSTONE_ORACLE=all` in the environment every package is asked for on its own, and so are sets
+//! drawn at random, in three ways: `cargo test -p drystone-builder oracle -- --nocapture` then takes
+//! some minutes. `DRYSTONE_ORACLE_DRAWS=SETS[,SEED]` draws more or other sets, and
+//! `DRYSTONE_ORACLE_LISTS` names another folder of lists, as for another suite.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,11 @@ use crate::source::debian::index::read_packages;
 use crate::source::debian::release::Release;
 use crate::source::debian::universe::Reach;
 
-const LISTS: &str = "/var/lib/apt/lists";
+/// Where apt keeps the indexes that it has downloaded.
+fn lists() -> PathBuf {
+    std::env::var_os("DRYSTONE_ORACLE_LISTS")
+        .map_or_else(|| PathBuf::from("/var/lib/apt/lists"), PathBuf::from)
+}
 
 /// Packages of many kinds that can be installed together, a set a line.
 const TOGETHER: &[&str] = &[
@@ -47,7 +53,7 @@ const ALONE: &str = "nginx-light, nginx-full, redis-server, postgresql, postgres
 
 /// The host's indexes in the order that people list suites: release, updates, security.
 fn indexes() -> Vec<PathBuf> {
-    let entries = fs::read_dir(LISTS).into_iter().flatten().flatten();
+    let entries = fs::read_dir(lists()).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.to_string_lossy().contains("_Packages"));
     paths.sort_by_cached_key(|path| {
@@ -68,7 +74,10 @@ fn host() -> Option<(Universe, Vec<String>)> {
     let architecture = Command::new("dpkg").arg("--print-architecture").output().ok();
     let paths = indexes();
     let (Some(architecture), false) = (architecture, paths.is_empty()) else {
-        println!("skipped: this host has no apt, or no indexes in {LISTS} (run apt-get update)");
+        println!(
+            "skipped: this host has no apt, or no indexes in {} (run apt-get update)",
+            lists().display()
+        );
         return None;
     };
     let mut universe = Universe::new(String::from_utf8(architecture.stdout).unwrap().trim());
@@ -95,7 +104,7 @@ impl Apt {
         fs::write(format!("{root}/status"), status).unwrap();
         let options = [
             format!("Dir::State={root}"),
-            format!("Dir::State::lists={LISTS}"),
+            format!("Dir::State::lists={}", lists().display()),
             format!("Dir::State::status={root}/status"),
             format!("Dir::Cache={root}/cache"),
             "Dir::Cache::pkgcache=pkgcache.bin".to_owned(),
@@ -209,19 +218,61 @@ fn release_files_vouch_for_indexes() {
         compared += 1;
     }
     if compared == 0 {
-        println!("skipped: this host has no signed indexes in {LISTS} (run apt-get update)");
+        println!("skipped: no signed indexes in {} (run apt-get update)", lists().display());
     }
+}
+
+/// How many sets are drawn at random in a long run, unless the environment says.
+const DRAWS: usize = 40;
+
+/// Sets of one to six packages, drawn from all names of the indexes: the same for one seed.
+fn drawn(universe: &Universe, sets: usize, seed: u64) -> Vec<Vec<&str>> {
+    let mut names: Vec<&str> =
+        universe.packages().iter().map(|record| record.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut state = seed;
+    // splitmix64
+    let mut next = move |below: usize| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+    };
+    (0..sets)
+        .map(|_| {
+            let count = 1 + next(6);
+            (0..count).map(|_| names[next(names.len())]).collect()
+        })
+        .collect()
+}
+
+/// How many sets to draw, and with which seed.
+fn draws(is_long: bool) -> (usize, u64) {
+    let Ok(text) = std::env::var("DRYSTONE_ORACLE_DRAWS") else {
+        return (if is_long { DRAWS } else { 0 }, 1);
+    };
+    let (sets, seed) = text.split_once(',').unwrap_or((&text, "1"));
+    (sets.parse().unwrap(), seed.parse().unwrap())
 }
 
 #[test]
 fn solutions_equal_those_of_apt() {
     let Some((universe, texts)) = host() else { return };
     let long = std::env::var_os("DRYSTONE_ORACLE").is_some_and(|value| value == "all");
-    let sets: Vec<Vec<&str>> = if long {
+    let mut sets: Vec<Vec<&str>> = if long {
         ALONE.split(',').map(|set| set.split_whitespace().collect()).collect()
     } else {
         TOGETHER.iter().map(|set| set.split_whitespace().collect()).collect()
     };
+    let (count, seed) = draws(long);
+    if count > 0 && !long {
+        // Asked for by number, the drawn ones are all that is wanted.
+        sets.clear();
+    }
+    sets.extend(drawn(&universe, count, seed));
+    let long = long || count > 0;
 
     let empty = Apt::new(universe.architecture(), "");
     let essential = ours(&universe, true, false, &[]).unwrap();

@@ -1,0 +1,202 @@
+//! Documents and signatures beside images: attached as referrers, listed by registries that know
+//! referrers and those that do not, read by skopeo and checked by openssl.
+//!
+//! Nothing here asks a mirror: the image is of local files.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use common::registry::Registry;
+use common::{can_run, run};
+use serde_json::Value;
+
+const IMAGE: &str = "name = \"team/local\"\ntag = \"v1\"\n\
+                     platforms = [\"linux/amd64\", \"linux/arm64\"]\n\n[files]\n\"/srv\" = \"site/\"\n";
+
+struct Place {
+    folder: tempfile::TempDir,
+    public: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut place = Self { folder, public: String::new() };
+        fs::create_dir(place.path("site")).unwrap();
+        fs::write(place.path("site/page"), "It stands.\n").unwrap();
+        fs::write(place.path("image.toml"), IMAGE).unwrap();
+        place.public = place.key("ci");
+        place
+    }
+
+    fn key(&self, name: &str) -> String {
+        let line = self.succeed(&["key", "generate", name, "--output", &format!("{name}.key")]);
+        line.trim_end().to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_drystone"))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.folder.path())
+            .env("DRYSTONE_STORE", self.path("store"))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.succeed(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], code: i32, words: &str) {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words), "{words:?} in {said}");
+    }
+}
+
+/// A document of a registry, by curl: nothing of ours reads it.
+fn get(url: &str) -> Vec<u8> {
+    let accept = "Accept: application/vnd.oci.image.index.v1+json, \
+                  application/vnd.oci.image.manifest.v1+json, */*";
+    let output = Command::new("curl").args(["-fsSL", "-H", accept, url]).output().unwrap();
+    assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn json(url: &str) -> Value {
+    serde_json::from_slice(&get(url)).unwrap()
+}
+
+#[test]
+fn documents_and_signatures_stand_beside_an_index() {
+    let Some(registry) = Registry::start() else { return };
+    if !can_run(&["curl", "openssl"], false) {
+        return;
+    }
+    let place = Place::new();
+    let image = registry.reference("team/image");
+    let attach = ["--attach", "spdx,cyclonedx,provenance", "--sign", "--signing-key", "ci.key"];
+    let answer = place.json(&[&["push", &image][..], &attach].concat());
+    let digest = answer["digest"].as_str().unwrap();
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let plain = place.json(&["push", &registry.reference("team/plain")]);
+    assert_eq!(plain["digest"], digest, "attachments are no part of the image");
+
+    let base = format!("http://{}/v2/team/image", registry.host());
+    let index = json(&format!("{base}/manifests/v1"));
+    let entries = index["manifests"].as_array().unwrap();
+    assert_eq!(entries.len(), 2, "never an entry of the index");
+
+    // This registry has no API for referrers: they are under the tag.
+    let types = |digest: &str| -> Vec<String> {
+        let list = json(&format!("{base}/manifests/{}", digest.replace(':', "-")));
+        let mut types: Vec<String> = list["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["artifactType"].as_str().unwrap().to_owned())
+            .collect();
+        types.sort();
+        types
+    };
+    let signature = "application/vnd.dev.cosign.artifact.sig.v1+json";
+    let provenance = "application/vnd.in-toto.provenance+dsse";
+    assert_eq!(types(digest), [signature, provenance]);
+    for entry in entries {
+        let expected = ["application/spdx+json", "application/vnd.cyclonedx+json", signature];
+        assert_eq!(types(entry["digest"].as_str().unwrap()), expected);
+    }
+    // As cosign's users look for it, and check it with its public key.
+    let signatures = json(&format!("{base}/manifests/sha256-{hex}.sig"));
+    let layer = &signatures["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.dev.cosign.simplesigning.v1+json");
+    let payload = get(&format!("{base}/blobs/{}", layer["digest"].as_str().unwrap()));
+    let said: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(said["critical"]["image"]["docker-manifest-digest"], digest);
+    assert_eq!(said["critical"]["identity"]["docker-reference"], image);
+    fs::write(place.path("payload"), &payload).unwrap();
+    let annotation = layer["annotations"]["dev.cosignproject.cosign/signature"].as_str().unwrap();
+    fs::write(place.path("signature.txt"), format!("{annotation}\n")).unwrap();
+    fs::write(place.path("key.pem"), place.succeed(&["key", "public", "ci.key", "--pem"])).unwrap();
+    let script = "base64 -d signature.txt > signature && \
+                  openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in payload -sigfile signature";
+    let checked = Command::new("sh").args(["-c", script]).current_dir(place.folder.path()).output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    if can_run(&["skopeo"], false) {
+        let all = std::iter::once(format!("sha256-{hex}.sig")).chain([format!("sha256-{hex}")]);
+        for tag in all {
+            let reference = format!("docker://{image}:{tag}");
+            run("skopeo", &["inspect", "--raw", "--tls-verify=false", &reference]);
+        }
+        let reference = format!("docker://{image}:sha256-{hex}.sig");
+        run("skopeo", &["inspect", "--tls-verify=false", &reference]);
+    }
+
+    let verified = place.json(&["verify", &format!("{image}:v1"), "--trusted-key", &place.public]);
+    let manifests = verified["manifests"].as_array().unwrap();
+    assert_eq!(manifests.len(), 3);
+    assert!(manifests.iter().all(|it| it["signers"][0]["name"] == "ci"), "{verified}");
+    let attached = &manifests[0]["attached"];
+    assert_eq!(attached[0]["artifact_type"], provenance);
+    assert_eq!(attached[0]["signers"][0]["name"], "ci", "{attached}");
+    // The same again changes nothing.
+    place.json(&[&["push", &image][..], &attach].concat());
+    assert_eq!(json(&format!("{base}/manifests/sha256-{hex}.sig")), signatures);
+    assert_eq!(types(digest), [signature, provenance]);
+}
+
+#[test]
+fn only_enough_trusted_signatures_verify() {
+    let Some(registry) = Registry::start() else { return };
+    let place = Place::new();
+    let other = place.key("other");
+    let layout = format!("file:{}:v1", place.path("layout").display());
+    for target in [registry.reference("team/image:v1"), layout] {
+        place.succeed(&["push", &target]);
+        let trusted = ["verify", target.as_str(), "--trusted-key", &place.public];
+        place.refused(&trusted, 7, "it is not signed");
+        place.refused(&["verify", &target], 2, "no key is trusted");
+        place.refused(&["sign", &target], 2, "there is no signing key");
+        let signed = place.json(&["sign", &target, "--signing-key", "ci.key"]);
+        assert_eq!(signed["signed"].as_array().unwrap().len(), 3);
+        place.succeed(&trusted);
+        place.refused(&["verify", &target, "--trusted-key", &other], 7, "no trusted key");
+        let both = [&trusted[..], &["--trusted-key", &other, "--threshold", "2"]].concat();
+        place.refused(&both, 7, "1 of the 2 trusted keys");
+        place.succeed(&["sign", &target, "--signing-key", "other.key"]);
+        let verified = place.json(&both);
+        assert_eq!(verified["manifests"][0]["signers"].as_array().unwrap().len(), 2);
+        // A signature is of one image: the next one under the same tag has none.
+        fs::write(place.path("site/page"), format!("Now for {target}.\n")).unwrap();
+        place.succeed(&["push", &target]);
+        place.refused(&trusted, 7, "it is not signed");
+    }
+    place.refused(&["verify", "127.0.0.1:1/team/x", "--trusted-key", &place.public], 6, "");
+    place.refused(&["build", "--sign", "--signing-key", "ci.key"], 2, "--push");
+    place.refused(&["push", "127.0.0.1:1/x", "--sign"], 2, "need a signing key");
+}
