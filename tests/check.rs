@@ -47,7 +47,7 @@ const SEEDS: &[Seed] = &[
     ("build-path", "pwd > $out/x", "/x", &["build-folder"]),
     ("host", "hostname > $out/x", "/x", &["host-name"]),
     ("user", "id -un > $out/x", "/x", &["user"]),
-    ("tar-owner", "echo f > f; tar --mtime=@0 -cf $out/x f", "/x", &["user"]),
+    ("tar-owner", "echo f > f; tar --mtime=@0 --mode=0644 -cf $out/x f", "/x", &["user"]),
     ("locale", "locale charmap > $out/x", "/x", &["locale"]),
     ("zone", "date -d @0 +%H > $out/x", "/x", &["time-zone"]),
     ("umask", "echo f > f; FIXED_TAR -cf $out/x f", "/x", &["umask"]),
