@@ -28,7 +28,9 @@ const SEEDS: &[Seed] = &[
     ("list-order", "mkdir d; touch d/a d/b d/c; ls -U d > $out/x", "/x", &["directory-order"]),
     (
         "tar-order",
-        "mkdir d; for n in a b c; do echo > d/$n; done; FIXED_TAR -cf $out/x d",
+        // tar itself takes a directory's entries by inode, so the order is that of `find`.
+        "mkdir d; for n in a b c; do echo > d/$n; done; \
+         find d -type f | FIXED_TAR --mode=0644 -T - -cf $out/x",
         "/x",
         &["directory-order"],
     ),
@@ -45,7 +47,7 @@ const SEEDS: &[Seed] = &[
     ("build-path", "pwd > $out/x", "/x", &["build-folder"]),
     ("host", "hostname > $out/x", "/x", &["host-name"]),
     ("user", "id -un > $out/x", "/x", &["user"]),
-    ("tar-owner", "echo f > f; tar --mtime=@0 -cf $out/x f", "/x", &["user"]),
+    ("tar-owner", "echo f > f; tar --mtime=@0 --mode=0644 -cf $out/x f", "/x", &["user"]),
     ("locale", "locale charmap > $out/x", "/x", &["locale"]),
     ("zone", "date -d @0 +%H > $out/x", "/x", &["time-zone"]),
     ("umask", "echo f > f; FIXED_TAR -cf $out/x f", "/x", &["umask"]),
@@ -83,7 +85,7 @@ fn project(world: &World) -> Project {
     for (name, script, ..) in SEEDS {
         recipe(name, script);
     }
-    recipe("steady", "cp text $out/x; ls | sort > $out/list; date -r text > $out/time");
+    recipe("steady", "cp text $out/x; ls | sort > $out/list; date -u -r text > $out/time");
     let names: Vec<String> = SEEDS.iter().map(|seed| format!("\"{}\"", seed.0)).collect();
     write!(image, "[image]\nrecipes = [\"steady\"]\n# {}\n", names.join(" ")).unwrap();
     let project = world.project("seeds", &image);

@@ -42,7 +42,7 @@ impl Foreign {
         let world = World::shared()?;
         let repository = Repository::new(&world.path("repository"))?;
         repository.add(&TELLING);
-        repository.publish(&[]);
+        repository.publish(&[("ARCHITECTURES", "amd64 arm64")]);
         let project = world.project(
             "foreign",
             &format!(

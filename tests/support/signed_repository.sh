@@ -8,7 +8,7 @@
 #
 # Environment: SUITE (test), CODENAME (= SUITE), COMPONENT (main), ORIGIN (Drystone Test), LABEL (= ORIGIN),
 # VALID_DAYS (none: no Valid-Until), BY_HASH (yes), SIGN_OPTIONS (more options for gpg),
-# REPOSITORY_DATE (now; any date that date(1) understands).
+# ARCHITECTURES (those of the packages), REPOSITORY_DATE (now; any date that date(1) understands).
 # Needs apt-ftparchive, gpg, xz, gzip.
 set -eu
 
@@ -42,7 +42,7 @@ rm -rf "dists/$suite"
 architectures=$(find . -name '*.deb' -exec dpkg-deb --field {} Architecture \; | sort -u |
     grep -vx all || true)
 # A repository of nothing but `all` packages still needs an index.
-[ -n "$architectures" ] || architectures=$(dpkg --print-architecture)
+architectures=${ARCHITECTURES:-${architectures:-$(dpkg --print-architecture)}}
 for architecture in $architectures; do
     index="dists/$suite/$component/binary-$architecture"
     mkdir -p "$index"

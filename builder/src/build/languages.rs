@@ -158,10 +158,9 @@ impl Builder<'_> {
                 return Ok(());
             }
             let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes).map_err(|source| BuildError::Content {
-                path: entry.path.clone(),
-                source,
-            })?;
+            content
+                .read_to_end(&mut bytes)
+                .map_err(|source| BuildError::Content { path: entry.path.clone(), source })?;
             // A file that is no text is none of those that matter, or its reader says so.
             let text = String::from_utf8_lossy(&bytes).into_owned();
             files.insert(path.to_owned(), text);

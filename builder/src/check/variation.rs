@@ -187,12 +187,9 @@ impl Variation {
         }
     }
 
-    /// The user that recipes run as: number and name.
-    pub fn user(&self) -> (u32, &'static str) {
-        match self.has(Kind::User) {
-            true => (4242, OTHER_USER),
-            false => (crate::recipe::BUILDER_ID, "builder"),
-        }
+    /// The name of the user that recipes run as. The number stays: the source's tree belongs to it.
+    pub fn user(&self) -> &'static str {
+        if self.has(Kind::User) { OTHER_USER } else { "builder" }
     }
 
     /// Where `/build` stands.
@@ -226,6 +223,6 @@ mod tests {
         Variation::none().apply_to_root(&mut request);
         assert_eq!(request.disguise, Disguise::default());
         assert_eq!((request.pid_base, request.hostname.as_str()), (None, "localhost"));
-        assert_eq!(Variation::none().user(), (1000, "builder"));
+        assert_eq!(Variation::none().user(), "builder");
     }
 }

@@ -154,9 +154,7 @@ fn outside(line: &str) -> Option<&str> {
     const OWN: [&str; 4] = ["/build", "/tmp", "/out", "/dev"];
     line.split(|letter: char| letter.is_whitespace() || "'\"`‘’:,".contains(letter))
         .filter(|word| word.len() > 1 && word.starts_with('/'))
-        .filter(|word| !OWN.iter().any(|own| word.starts_with(own)))
-        // The first one may be the program that complains.
-        .last()
+        .rfind(|word| !OWN.iter().any(|own| word.starts_with(own)))
 }
 
 /// The program of a line such as `sh: 1: gcc: not found`.

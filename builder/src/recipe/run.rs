@@ -13,7 +13,7 @@ use drystone_store::store::{Store, StoreError};
 
 use super::collect::Collected;
 use super::error::FailedScript;
-use super::{ARCHIVE, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
+use super::{ARCHIVE, BUILDER_ID, OUTPUT_DIRECTORY, RecipeError, SOURCE_DIRECTORY, VERSION, hints};
 use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
@@ -321,7 +321,7 @@ impl Job<'_> {
         self.variation.apply_to_root(&mut request);
         let root = session.open_root(&request)?;
         tell_undisguised(&root, bench.progress);
-        let (id, user) = self.variation.user();
+        let (id, user) = (BUILDER_ID, self.variation.user());
         let (owner, folder) = ((id, id), self.variation.build_folder());
         let top = &OUTPUT_DIRECTORY[1..];
         root.make_directory(top, 0o755, owner)?;
@@ -350,7 +350,7 @@ impl Job<'_> {
     /// A command as the script's user, in the source's folder, with the script's variables.
     pub fn command<'s>(&self, argv: impl IntoIterator<Item = &'s str>) -> Command {
         let mut command = Command::new(argv);
-        let ((id, user), folder) = (self.variation.user(), self.variation.build_folder());
+        let (user, folder) = (self.variation.user(), self.variation.build_folder());
         self.variation.apply_to_environment(&mut command.env);
         command.env.insert("HOME".into(), folder.into());
         command.env.insert("USER".into(), user.into());
@@ -363,7 +363,7 @@ impl Job<'_> {
             command.env.insert(variable(name.as_str()), place);
         }
         command.directory = SOURCE_DIRECTORY.replacen("/build", folder, 1);
-        command.owner = (id, id);
+        command.owner = (BUILDER_ID, BUILDER_ID);
         command.resources = self.recipe.resources;
         command.time_limit = Some(self.recipe.time_limit.unwrap_or(TIME_LIMIT));
         command.silence_limit = Some(self.recipe.silence_limit.unwrap_or(SILENCE_LIMIT));

@@ -73,9 +73,15 @@ pub(super) fn choose(
     wish: &Wish,
     pinned: &BTreeMap<String, Version>,
 ) -> Result<Sets, SetError> {
-    let request =
+    let mut request =
         SolveRequest { essential: true, pinned: pinned.clone(), ..SolveRequest::default() };
-    let base = solve(universe, &request)?;
+    let mut base = solve(universe, &request)?;
+    // Of a package there is one version in all sets, so what is asked of one that is Essential is
+    // asked of this set already.
+    request.roots = wish.roots.iter().filter(|root| is_settled_by(root, &base)).cloned().collect();
+    if !request.roots.is_empty() {
+        base = solve(universe, &request)?;
+    }
     let essential: BTreeSet<String> = names(&base);
     for package in [BASE_PASSWD, BASE_FILES] {
         if !essential.contains(package) {
@@ -105,6 +111,12 @@ pub(super) fn choose(
     };
     let full = solution.packages.iter().map(|record| (record.name.clone(), (*record).clone()));
     Ok(Sets { full: full.collect(), essential, image, recipes: BTreeMap::new() })
+}
+
+/// Whether a package that is asked for, of a version or from a repository, is in a solution.
+fn is_settled_by(root: &PackageRequest, solution: &Solution<'_>) -> bool {
+    let is_narrow = root.version.is_some() || root.repository.is_some();
+    is_narrow && solution.packages.iter().any(|record| record.name == root.name)
 }
 
 fn names(solution: &Solution<'_>) -> BTreeSet<String> {

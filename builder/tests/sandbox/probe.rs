@@ -47,10 +47,14 @@ fn clocks() {
     println!("gettimeofday {}", time.tv_sec);
 }
 
+/// Prints random numbers of the system call, and of the device.
 fn random() {
     let mut bytes = [0_u8; 20];
     // SAFETY: the buffer has the length that is given.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    println!("{}", bytes.map(|byte| format!("{byte:02x}")).concat());
+    let mut device = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut device, &mut bytes).unwrap();
     println!("{}", bytes.map(|byte| format!("{byte:02x}")).concat());
 }
 

@@ -139,7 +139,8 @@ fn write_report(text: &mut String, report: &Report, with_summaries: bool) {
         return;
     }
     let count = report.differences.len();
-    let _ = writeln!(text, "{}: {count} of {entries} differ", report.name);
+    let verb = if count == 1 { "differs" } else { "differ" };
+    let _ = writeln!(text, "{}: {count} of {entries} {verb}", report.name);
     for it in report.differences.iter().take(DETAILED) {
         let _ = writeln!(text, "  {}", it.path);
         let _ = writeln!(text, "    likely cause: {}", causes(&it.causes));

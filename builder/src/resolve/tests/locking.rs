@@ -31,6 +31,18 @@ async fn the_three_sets_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_version_may_be_asked_of_an_essential_package() {
+    let Some(world) = World::with(&["web 1 Depends: libc", "libc 2"]) else { return };
+    let newest = world.first(&world.image("suite = 'rock'\npackages = ['web']")).await;
+    assert_eq!(version(&newest, "libc"), "2");
+    let older = "suite = 'rock'\npackages = ['web', { name = 'libc', version = '1' }]";
+    let older = world.image(older);
+    let lock = world.first(&older).await;
+    assert_eq!(version(&lock, "libc"), "1");
+    assert!(texts(&content(&lock, &older).essential).contains(&"libc 1".to_owned()));
+}
+
+#[tokio::test]
 async fn an_alias_is_locked_as_its_codename_with_updates_and_security() {
     let main = &["web 1", "tool 1", "lib 1"];
     let Some(world) = World::new() else { return };

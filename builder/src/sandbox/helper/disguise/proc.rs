@@ -11,6 +11,8 @@ use super::answer::{RELEASE, VERSION};
 
 /// Where the files stand while they are mounted; it is covered anyway.
 const PLACE: &str = "/tmp";
+/// Random bytes that each opening of the device gives, when they are held.
+const HELD_BYTES: usize = 1 << 20;
 /// Added to the time since boot, in seconds.
 const LONGER_UP: u64 = 3_141_592;
 const BOOT_ID: &str = "5e0c0ffe-cafe-4bad-a55e-000000000077";
@@ -45,23 +47,26 @@ pub(in super::super) fn cover(disguise: &Disguise) -> Result<(), Failure> {
         let Ok(text) = fs::read_to_string(path) else { continue };
         texts.extend(change(&text, disguise).map(|text| (path, text)));
     }
-    if !texts.is_empty() {
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("tmpfs", PLACE, "tmpfs", flags, c"mode=0755").at("mount a tmpfs on", PLACE)?;
-        let covered = texts.iter().enumerate().try_for_each(|(number, (path, text))| {
-            let file = Path::new(PLACE).join(number.to_string());
-            fs::write(&file, text).at("write", &file)?;
-            mount(&file, *path, "", MountFlags::BIND, None).at("cover", path)
-        });
-        unmount(PLACE, UnmountFlags::DETACH).at("unmount", PLACE)?;
-        covered?;
+    let texts = texts.into_iter().map(|(path, text)| (path, text.into_bytes()));
+    let mut files: Vec<(&str, Vec<u8>)> = texts.collect();
+    if let Some(seed) = disguise.random_seed {
+        // Not zeros: perl takes a seed of zero for none, and asks the clock instead.
+        let mut random = vec![0; HELD_BYTES];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut random);
+        files.extend(["/dev/random", "/dev/urandom"].map(|path| (path, random.clone())));
     }
-    if disguise.random_seed.is_some() {
-        for path in ["/dev/random", "/dev/urandom"] {
-            mount("/dev/zero", path, "", MountFlags::BIND, None).at("cover", path)?;
-        }
+    if files.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tmpfs", PLACE, "tmpfs", flags, c"mode=0755").at("mount a tmpfs on", PLACE)?;
+    let covered = files.iter().enumerate().try_for_each(|(number, (path, bytes))| {
+        let file = Path::new(PLACE).join(number.to_string());
+        fs::write(&file, bytes).at("write", &file)?;
+        mount(&file, *path, "", MountFlags::BIND, None).at("cover", path)
+    });
+    unmount(PLACE, UnmountFlags::DETACH).at("unmount", PLACE)?;
+    covered
 }
 
 /// One processor, of a model that no host has.

@@ -209,7 +209,7 @@ impl Tracer<'_> {
             let mut status = 0;
             // SAFETY: the status is a valid place to write to.
             let raw = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
-            let Some(pid) = Pid::from_raw(raw).filter(|_| raw > 0) else {
+            let Some(pid) = (raw > 0).then(|| Pid::from_raw(raw)).flatten() else {
                 let error = std::io::Error::last_os_error();
                 if error.kind() == std::io::ErrorKind::Interrupted {
                     continue;
