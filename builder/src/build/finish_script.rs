@@ -65,9 +65,7 @@ impl FinishScript<'_> {
         let derivation = self.derivation();
         let id = derivation.id();
         let _lock = self.store.lock_derivation(&id)?;
-        if let Some(mut realisation) = self.store.realisation(&id)?
-            && let Some(output) = realisation.outputs.remove("out")
-        {
+        if let Some(output) = self.store.realised_output(&id, "out")? {
             return Ok(output);
         }
         self.checkouts.permit("finish-script", id)?;

@@ -644,9 +644,7 @@ impl Builder<'_> {
         }
         let derivation = Derivation::new("pack", PACK_VERSION)
             .with_inputs(parts.iter().map(|part| *part.path.hash()));
-        if let Some(mut realisation) = self.store.realisation(&derivation.id())?
-            && let Some(output) = realisation.outputs.remove("out")
-        {
+        if let Some(output) = self.store.realised_output(&derivation.id(), "out")? {
             return Ok(output);
         }
         let mut spool = self.store.spool();

@@ -44,9 +44,7 @@ pub fn realise(
             "attribution",
             stages.iter().map(|stage| stage.derivation.to_string()).collect::<Vec<_>>(),
         );
-    if let Some(mut realisation) = store.realisation(&derivation.id())?
-        && let Some(output) = realisation.outputs.remove("out")
-    {
+    if let Some(output) = store.realised_output(&derivation.id(), "out")? {
         return Ok(output);
     }
     let mut spool = store.spool();

@@ -62,9 +62,7 @@ impl Builder<'_> {
         let derivation = Derivation::new("source", VERSION)
             .with_inputs([*own.path.hash(), *fetched.path.hash()])
             .with_arg("prefix", prefix);
-        if let Some(mut realisation) = self.store.realisation(&derivation.id())?
-            && let Some(output) = realisation.outputs.remove("out")
-        {
+        if let Some(output) = self.store.realised_output(&derivation.id(), "out")? {
             return Ok(output);
         }
         let mut spool = self.store.spool();

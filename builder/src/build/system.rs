@@ -152,10 +152,7 @@ impl System<'_> {
             return Ok(None);
         }
         let derivation = self.derivation()?;
-        let mut output = self
-            .store
-            .realisation(&derivation.id())?
-            .and_then(|mut realisation| realisation.outputs.remove("out"));
+        let mut output = self.store.realised_output(&derivation.id(), "out")?;
         if output.is_none() {
             let mut spool = self.make()?;
             let made = self.store.add_tree("system", Compression::Store1, &mut spool)?;
@@ -179,9 +176,7 @@ impl System<'_> {
             self.work.stack().into_iter().chain(self.above.iter().copied()).collect();
         let derivation = Derivation::new("interpreters", INTERPRETERS_VERSION)
             .with_inputs(trees.iter().map(|output| *output.path.hash()));
-        if let Some(mut known) = self.store.realisation(&derivation.id())?
-            && let Some(output) = known.outputs.remove("out")
-        {
+        if let Some(output) = self.store.realised_output(&derivation.id(), "out")? {
             return self.known_interpreters(&output);
         }
         let view = StackView::new(self.store, trees, wanted)?;

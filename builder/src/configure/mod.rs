@@ -617,8 +617,7 @@ pub fn recorded_attribution(
     store: &Store,
     derivation: &DerivationId,
 ) -> Result<Option<Attribution>, ConfigureError> {
-    let Some(mut realisation) = store.realisation(derivation)? else { return Ok(None) };
-    let output = realisation.outputs.remove("attribution");
+    let output = store.realised_output(derivation, "attribution")?;
     output.map(|output| read_attribution(store, &output)).transpose()
 }
 

@@ -30,9 +30,7 @@ pub fn plain(store: &Store, output: &Output) -> Result<Output, RecipeError> {
         return Ok(output.clone());
     }
     let derivation = Derivation::new("plain", VERSION).with_inputs([hash]);
-    if let Some(mut realisation) = store.realisation(&derivation.id())?
-        && let Some(output) = realisation.outputs.remove("out")
-    {
+    if let Some(output) = store.realised_output(&derivation.id(), "out")? {
         return Ok(output);
     }
     let mut spool = store.spool();

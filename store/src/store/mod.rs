@@ -156,6 +156,15 @@ impl Store {
         Ok(found)
     }
 
+    /// One output of what a derivation gave, by its name; as [`Store::realisation`].
+    pub fn realised_output(
+        &self,
+        id: &DerivationId,
+        name: &str,
+    ) -> Result<Option<Output>, StoreError> {
+        Ok(self.realisation(id)?.and_then(|mut realisation| realisation.outputs.remove(name)))
+    }
+
     fn local_realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
         let Some(realisation) = self.database.realisation(id)? else { return Ok(None) };
         let present = realisation.outputs.values().all(|output| self.is_present(output));

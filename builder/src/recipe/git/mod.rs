@@ -155,8 +155,7 @@ impl Commit {
 
     /// Its tree, if it is in the store or in a cache.
     pub fn realised(&self, store: &Store) -> Result<Option<Output>, StoreError> {
-        let realisation = store.realisation(&self.derivation().id())?;
-        Ok(realisation.and_then(|mut it| it.outputs.remove("out")))
+        store.realised_output(&self.derivation().id(), "out")
     }
 
     /// Brings its tree into the store: files as they are in the repository, rooted there.

@@ -46,8 +46,7 @@ pub fn derivation(integrity: &Integrity) -> Derivation {
 
 /// A fetched file's tree, if it is in the store or in a cache.
 pub fn fetched(store: &Store, integrity: &Integrity) -> Result<Option<Output>, StoreError> {
-    let realisation = store.realisation(&derivation(integrity).id())?;
-    Ok(realisation.and_then(|mut it| it.outputs.remove("out")))
+    store.realised_output(&derivation(integrity).id(), "out")
 }
 
 /// Those that neither the store nor a cache has, each content once. Asks caches for all at once.

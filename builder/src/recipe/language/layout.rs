@@ -93,8 +93,7 @@ impl Layout {
 
     /// The tree, if it is known.
     pub fn realised(&self, store: &Store) -> Result<Option<Output>, StoreError> {
-        let realisation = store.realisation(&self.derivation().id())?;
-        Ok(realisation.and_then(|mut it| it.outputs.remove("out")))
+        store.realised_output(&self.derivation().id(), "out")
     }
 
     /// The tree, made of what was fetched: all of it is in the store.
