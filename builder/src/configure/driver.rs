@@ -15,7 +15,7 @@ use super::compose::Composition;
 use super::order::{Round, rounds};
 use super::state::StateTable;
 use super::triggers::{Directive, Triggers};
-use super::{ConfigureError, Package, Stage, database, information};
+use super::{ConfigureError, Package, Stage, database};
 use crate::check::{Variation, tell_undisguised};
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
@@ -70,8 +70,8 @@ impl Run<'_> {
         let stage = self.stage;
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
-        let information = information::files(stage)?;
-        let database = self.add_database(&everyone, &information, &state.triggers)?;
+        let information = stage.information()?;
+        let database = self.add_database(&everyone, information, &state.triggers)?;
         let status = database::status(&everyone, "installed")?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
@@ -80,7 +80,7 @@ impl Run<'_> {
         database::add_files(
             composition.spool(),
             &stage.packages,
-            &information,
+            information,
             &status,
             &state.triggers,
             stage.architecture,

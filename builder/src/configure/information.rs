@@ -2,14 +2,14 @@
 //! packages took over, and checksums for packages that have none.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 
 use drystone_store::listing::Listing;
 use drystone_store::store::StoreError;
 use drystone_store::tree::{Kind, TreePath};
-use md5::Digest;
 
 use super::{ConfigureError, Package, Stage};
-use crate::source::debian::deb::merge_usr;
+use crate::source::debian::deb::{Md5Reader, merge_usr};
 
 /// The control file with the checksums of a package's files.
 const CHECKSUMS: &str = "md5sums";
@@ -81,15 +81,13 @@ fn checksums(stage: &Stage<'_>, package: &Package) -> Result<String, ConfigureEr
     stage.store.read_tree(&package.data, |entry, content| {
         match &entry.kind {
             Kind::File { .. } => {
-                let mut bytes = Vec::new();
-                content.read_to_end(&mut bytes).map_err(|source| StoreError::Io {
+                let mut hashing = Md5Reader::new(content);
+                io::copy(&mut hashing, &mut io::sink()).map_err(|source| StoreError::Io {
                     action: "read",
                     path: entry.path.as_str().into(),
                     source,
                 })?;
-                let sum = md5::Md5::digest(&bytes);
-                let sum = sum.iter().map(|byte| format!("{byte:02x}")).collect();
-                sums.insert(entry.path.clone(), sum);
+                sums.insert(entry.path.clone(), hashing.finish());
             }
             Kind::HardLink { target } => {
                 if let Some(sum) = sums.get(target).cloned() {

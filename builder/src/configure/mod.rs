@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use drystone_store::derivation::Derivation;
 use drystone_store::digest::{DerivationId, FileHash, TreeHash};
@@ -177,6 +177,7 @@ pub struct Stage<'a> {
     preseed: Vec<String>,
     pinned: PinnedIds,
     listings: Mutex<HashMap<TreeHash, Arc<Listing>>>,
+    information: OnceLock<BTreeMap<String, String>>,
 }
 
 /// What every stage is made with.
@@ -220,6 +221,7 @@ impl<'a> Stage<'a> {
             preseed,
             pinned,
             listings: Mutex::default(),
+            information: OnceLock::new(),
         })
     }
 
@@ -265,9 +267,7 @@ impl<'a> Stage<'a> {
             return Ok(configured);
         }
         self.checkouts.permit(&format!("configure {}", self.name()), id)?;
-        let all: Vec<&Output> =
-            self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
-        self.checkouts.ensure(&all)?;
+        self.check_out()?;
         let [first, second] = self.run_twice(table)?;
         let mut first = first;
         let out = self.store.add_tree(&self.name(), self.compression, &mut first.spool)?;
@@ -313,6 +313,8 @@ impl<'a> Stage<'a> {
         })?;
         let second_log = tempfile::tempfile_in(self.store.temporary_directory())
             .map_err(|source| self.io("create a log in", source))?;
+        // Both runs use it, and it costs reading packages.
+        self.information()?;
         std::thread::scope(|scope| {
             let varied = Variation::second_run();
             let second = scope.spawn(move || self.run_once(table, &varied, &second_log, false));
@@ -350,13 +352,30 @@ impl<'a> Stage<'a> {
         table: &StateTable,
         variation: &Variation,
     ) -> Result<Output, ConfigureError> {
-        let all: Vec<&Output> =
-            self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
-        self.checkouts.ensure(&all)?;
+        self.check_out()?;
         let log = tempfile::tempfile_in(self.store.temporary_directory())
             .map_err(|source| self.io("create a log in", source))?;
         let mut ran = self.run_once(table, variation, &log, false)?;
         Ok(self.store.add_tree(&self.name(), self.compression, &mut ran.spool)?)
+    }
+
+    /// Lays out the trees that scripts run over.
+    fn check_out(&self) -> Result<(), ConfigureError> {
+        let all: Vec<&Output> =
+            self.trees_below().chain(self.packages.iter().map(|package| &package.data)).collect();
+        self.checkouts.ensure(&all)?;
+        Ok(())
+    }
+
+    /// [`information::files`] of this stage, which every run of it needs.
+    fn information(&self) -> Result<&BTreeMap<String, String>, ConfigureError> {
+        match self.information.get() {
+            Some(known) => Ok(known),
+            None => {
+                let files = information::files(self)?;
+                Ok(self.information.get_or_init(|| files))
+            }
+        }
     }
 
     /// What it is called in messages.

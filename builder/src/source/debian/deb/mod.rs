@@ -248,9 +248,9 @@ fn read_data(
         control.list.push('\n');
         match control.conffiles.get_mut(&name) {
             Some(digest) if matches!(entry.kind, Kind::File { .. }) => {
-                let mut hashing = Md5Reader { inner: content, hasher: md5::Md5::new() };
+                let mut hashing = Md5Reader::new(content);
                 add(DATA, &mut spool, entry, &mut hashing)?;
-                *digest = Some(HEXLOWER.encode(&hashing.hasher.finalize()));
+                *digest = Some(hashing.finish());
                 Ok(())
             }
             _ => add(DATA, &mut spool, entry, content),
@@ -271,9 +271,21 @@ fn add(
     })
 }
 
-struct Md5Reader<'a> {
+/// Hashes what is read through it, as dpkg does for its lists.
+pub(crate) struct Md5Reader<'a> {
     inner: &'a mut dyn Read,
     hasher: md5::Md5,
+}
+
+impl<'a> Md5Reader<'a> {
+    pub(crate) fn new(inner: &'a mut dyn Read) -> Self {
+        Self { inner, hasher: md5::Md5::new() }
+    }
+
+    /// The hash of what was read, in hexadecimal.
+    pub(crate) fn finish(self) -> String {
+        HEXLOWER.encode(&self.hasher.finalize())
+    }
 }
 
 impl Read for Md5Reader<'_> {
