@@ -11,14 +11,16 @@ use drystone_store::tree::{Kind, TreePath};
 use super::recipes::BuiltRecipes;
 use super::{BuildError, Builder};
 use crate::lock::PackageKey;
-use crate::recipe::language::{self, Integrity, LanguageError, Prepared, Project, Question};
+use crate::recipe::language::{
+    self, Dependency, Integrity, LanguageError, Layout, Prepared, Project, Question,
+};
 use crate::recipe::{RecipeError, SOURCE_DIRECTORY, Tools};
 use crate::spec::{Image, Name, Platform, Recipe, RecipeBuilder, RecipeSource};
 
 /// What lockfiles lead to beyond this host; the path is the folder whose tools' configuration counts.
 pub trait LanguageNetwork: Sync {
     /// Fetches what lockfiles pin.
-    fn fetch(&self, wanted: Vec<language::Dependency>, project: &Path) -> Result<(), BuildError>;
+    fn fetch(&self, wanted: Vec<Dependency>, project: &Path) -> Result<(), BuildError>;
 
     /// The names of files that lockfiles know by their hashes alone.
     fn file_names(
@@ -66,16 +68,8 @@ impl Builder<'_> {
         self.replace(source, &prepared)?;
         let mut trees = Vec::new();
         if !prepared.layout.is_empty() {
-            if prepared.layout.realised(self.store)?.is_none() {
-                let missing = language::missing(self.store, &prepared.dependencies)?;
-                if !missing.is_empty() {
-                    self.languages.fetch(missing, &folder(image, recipe))?;
-                }
-            }
-            trees.push(prepared.layout.realise(self.store).map_err(failed)?);
-            built.dependencies.push(prepared.layout.derivation().id());
-            let fetched = prepared.dependencies.iter();
-            built.dependencies.extend(fetched.map(|it| language::derivation(&it.integrity).id()));
+            let (layout, dependencies) = (&prepared.layout, &prepared.dependencies);
+            trees.push(self.laid_out(layout, dependencies, &folder(image, recipe), built)?);
         }
         let own = recipe.script.as_deref().unwrap_or_else(|| language::script(builder));
         let script = match &prepared.before {
@@ -83,6 +77,27 @@ impl Builder<'_> {
             None => own.to_owned(),
         };
         Ok(Tools { trees, script: Some(script), env: language::environment(builder) })
+    }
+
+    /// A layout's tree; what it is made of is fetched unless the tree is known. `project` is the
+    /// folder whose tools' configuration counts.
+    pub(super) fn laid_out(
+        &self,
+        layout: &Layout,
+        dependencies: &[Dependency],
+        project: &Path,
+        built: &mut BuiltRecipes,
+    ) -> Result<Output, BuildError> {
+        if layout.realised(self.store)?.is_none() {
+            let missing = language::missing(self.store, dependencies)?;
+            if !missing.is_empty() {
+                self.languages.fetch(missing, project)?;
+            }
+        }
+        built.dependencies.push(layout.derivation().id());
+        let fetched = dependencies.iter();
+        built.dependencies.extend(fetched.map(|it| language::derivation(&it.integrity).id()));
+        layout.realise(self.store).map_err(failed)
     }
 
     /// The names of files by their hashes: what an index said once is remembered.

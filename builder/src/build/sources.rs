@@ -11,8 +11,8 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 use super::recipes::BuiltRecipes;
 use super::{BuildError, Builder};
 use crate::recipe::git::Commit;
-use crate::recipe::language::{self, Dependency, Form, Format, Layout, Placement};
-use crate::recipe::{BUILDER_ID, RecipeError, SOURCE_DIRECTORY};
+use crate::recipe::language::{Dependency, Form, Format, Layout, Placement};
+use crate::recipe::{BUILDER_ID, SOURCE_DIRECTORY};
 use crate::spec::{Image, Recipe, RecipeSource};
 
 /// Version of the `source` builder: rises whenever its output can change.
@@ -41,16 +41,8 @@ impl Builder<'_> {
                 self.joined(&own, &tree, &format!("{}/", &SOURCE_DIRECTORY[1..]))
             }
             Some(RecipeSource::Package(package)) => {
-                let layout = unpacked(package);
-                built.dependencies.push(layout.derivation().id());
-                built.dependencies.push(language::derivation(&package.integrity).id());
-                if layout.realised(self.store)?.is_none() {
-                    let missing = language::missing(self.store, std::slice::from_ref(package))?;
-                    if !missing.is_empty() {
-                        self.languages.fetch(missing, &image.directory)?;
-                    }
-                }
-                let tree = layout.realise(self.store).map_err(RecipeError::from)?;
+                let (layout, wanted) = (unpacked(package), std::slice::from_ref(package));
+                let tree = self.laid_out(&layout, wanted, &image.directory, built)?;
                 self.joined(&own, &tree, "")
             }
             _ => Ok(own),
