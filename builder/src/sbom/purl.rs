@@ -22,6 +22,13 @@ pub fn deb(
     purl
 }
 
+/// The package URL of a package of a language's registry: `pkg:KIND/NAME@VERSION`, where an npm
+/// package's scope is a part of its own.
+pub fn of_registry(kind: &str, name: &str, version: &str) -> String {
+    let parts: Vec<String> = name.split('/').map(encoded).collect();
+    format!("pkg:{kind}/{}@{}", parts.join("/"), encoded(version))
+}
+
 /// Percent-encodes all but the unreserved characters and the colon, as the specification asks.
 fn encoded(text: &str) -> String {
     let mut encoded = String::new();
@@ -47,5 +54,6 @@ mod tests {
             "pkg:deb/debian/libstdc%2B%2B6@1:12.2.0-14%2Bdeb12u1~x?arch=amd64&distro=bookworm"
         );
         assert_eq!(deb("node", "nodejs", "22", "all", None), "pkg:deb/node/nodejs@22?arch=all");
+        assert_eq!(of_registry("npm", "@a/b", "1.0+c"), "pkg:npm/%40a/b@1.0%2Bc");
     }
 }

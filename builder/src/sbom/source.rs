@@ -3,6 +3,7 @@
 
 use drystone_store::digest::BlobDigest;
 
+use super::purl;
 use crate::recipe::language::{Algorithm, Dependency, Registry};
 use crate::source::fetch::shown;
 use crate::spec::{Image, RecipeSource};
@@ -74,11 +75,11 @@ impl Source {
         let Dependency { name, version, integrity, registry, .. } = package;
         let purl = match registry {
             // Registries that a lockfile names are not the one that `cargo` stands for in a URL.
-            Registry::Crates(None) => Some(format!("pkg:cargo/{name}@{version}")),
-            Registry::Npm => Some(format!("pkg:npm/{}@{version}", name.replace('@', "%40"))),
+            Registry::Crates(None) => Some(purl::of_registry("cargo", name, version)),
+            Registry::Npm => Some(purl::of_registry("npm", name, version)),
             Registry::Python => {
                 let name = name.to_lowercase().replace(['_', '.'], "-");
-                Some(format!("pkg:pypi/{name}@{version}"))
+                Some(purl::of_registry("pypi", &name, version))
             }
             Registry::Crates(Some(_)) | Registry::Address(_) => None,
         };
