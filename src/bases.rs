@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use tokio::runtime::Handle;
 
 use crate::diagnostics::Failure;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 
 /// Registries as a source of base images.
 pub struct RegistryBases {
@@ -40,12 +40,7 @@ impl RegistryBases {
         &self,
         work: impl Future<Output = Result<T, SourceError>>,
     ) -> Result<T, SourceError> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                done = work => done,
-                () = interrupt::cancelled() => Err(Interrupted.into()),
-            }
-        })
+        self.runtime.block_on(interrupt::or_cancelled(work))?
     }
 }
 

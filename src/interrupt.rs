@@ -49,10 +49,18 @@ pub fn check() -> Result<(), Interrupted> {
     }
 }
 
-/// Waits for a signal: what is raced against it is dropped when one comes.
-pub async fn cancelled() {
+/// Waits for a signal.
+async fn cancelled() {
     while requested().is_none() {
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits for something that a signal ends: it is then dropped.
+pub async fn or_cancelled<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = cancelled() => Err(Interrupted),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::bases::{self, RegistryBases};
 use crate::diagnostics::{Failure, Family};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::progress::Display;
 use crate::wiring::{APT, Wiring, downloader, lock_out_of_date, now};
 
@@ -165,12 +165,9 @@ impl Locking<'_> {
         update: &Update,
     ) -> Result<Lock, Failure> {
         let resolver = self.resolver(image);
-        let mut share = runtime.block_on(async {
-            tokio::select! {
-                share = resolver.lock_image(image, platforms, previous, update) => Ok(share?),
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })?;
+        let locked = resolver.lock_image(image, platforms, previous, update);
+        let mut share =
+            runtime.block_on(interrupt::or_cancelled(locked)).map_err(Failure::of)??;
         if image.tagged_base().is_some() {
             let store = self.wiring.store(self.settings)?;
             let source = RegistryBases::new(self.registries, runtime.handle());
@@ -189,12 +186,8 @@ impl Locking<'_> {
         lock: &Lock,
     ) -> Result<Vec<drystone_builder::resolve::Unproved>, Failure> {
         let resolver = self.resolver(image);
-        runtime.block_on(async {
-            tokio::select! {
-                unproved = resolver.verify_lock(image, lock) => Ok(unproved?),
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        let unproved = interrupt::or_cancelled(resolver.verify_lock(image, lock));
+        Ok(runtime.block_on(unproved).map_err(Failure::of)??)
     }
 
     fn resolver(&self, image: &Image) -> Resolver<'_> {

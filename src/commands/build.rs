@@ -330,22 +330,13 @@ impl Work<'_> {
         if self.locking.offline {
             return Ok(CacheReport::default());
         }
-        self.runtime.block_on(async {
-            tokio::select! {
-                report = self.caching.share(self.store, &self.wiring.display) => Ok(report),
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        let shared = interrupt::or_cancelled(self.caching.share(self.store, &self.wiring.display));
+        self.runtime.block_on(shared).map_err(Failure::of)
     }
 
     fn push(&self, pushing: &Pushing, built: &Built) -> Result<Vec<outputs::Written>, Failure> {
-        let (store, caching) = (self.store, &self.caching);
-        self.runtime.block_on(async {
-            tokio::select! {
-                pushed = pushing.run(built, store, caching, &self.wiring.display) => pushed,
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        let pushed = pushing.run(built, self.store, &self.caching, &self.wiring.display);
+        self.runtime.block_on(interrupt::or_cancelled(pushed)).map_err(Failure::of)?
     }
 
     fn remember(
@@ -610,14 +601,8 @@ impl Work<'_> {
             offline: self.locking.offline,
             progress,
         };
-        self.runtime.block_on(async {
-            tokio::select! {
-                imported = import_packages(imports, lock, keys) => {
-                    imported.map_err(BuildError::Import)
-                }
-                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
-            }
-        })
+        let imported = interrupt::or_cancelled(import_packages(imports, lock, keys));
+        self.runtime.block_on(imported).map_err(interrupted)?.map_err(BuildError::Import)
     }
 
     fn fetch(
@@ -632,12 +617,8 @@ impl Work<'_> {
             offline: self.locking.offline,
             progress: &self.wiring.display,
         };
-        self.runtime.block_on(async {
-            tokio::select! {
-                fetched = fetch_files(context, files) => Ok(fetched?),
-                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
-            }
-        })
+        let fetched = interrupt::or_cancelled(fetch_files(context, files));
+        Ok(self.runtime.block_on(fetched).map_err(interrupted)??)
     }
 
     /// Fetches a commit, with the host's git.
@@ -648,12 +629,8 @@ impl Work<'_> {
             let (url, revision) = (shown(&commit.url), commit.revision.clone());
             return Err(failed(GitError::Offline { url, revision }));
         }
-        self.runtime.block_on(async {
-            tokio::select! {
-                fetched = commit.fetch(self.store, &self.wiring.display) => fetched.map_err(failed),
-                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
-            }
-        })
+        let fetched = interrupt::or_cancelled(commit.fetch(self.store, &self.wiring.display));
+        self.runtime.block_on(fetched).map_err(interrupted)?.map_err(failed)
     }
 
     /// Keeps from garbage collection what the image stands on, and what `why` reads.

@@ -33,12 +33,8 @@ pub fn login(wiring: &Wiring, arguments: &LoginArguments) -> Result<(), Failure>
         credentials: Credentials::fixed(host.clone(), credential),
         ..registry::Settings::default()
     });
-    runtime()?.block_on(async {
-        tokio::select! {
-            checked = registries.check(&host) => checked.map_err(Failure::of),
-            () = interrupt::cancelled() => Err(Failure::of(interrupt::Interrupted)),
-        }
-    })?;
+    let checked = interrupt::or_cancelled(registries.check(&host));
+    runtime()?.block_on(checked).map_err(Failure::of)?.map_err(Failure::of)?;
     let store = CredentialStore::from_environment(&environment).map_err(Failure::of)?;
     let stored = store.login(&host, &arguments.username, password).map_err(Failure::of)?;
     wiring.display.note(match stored {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile};
 use drystone_builder::lock::{Lock, LockedPlatform, PackageKey};
-use drystone_builder::resolve::{ImportError, Imports, import_packages};
+use drystone_builder::resolve::{Imports, import_packages};
 use drystone_builder::sbom::licence::{Licence, MAX_COPYRIGHT};
 use drystone_builder::sbom::source::declared;
 use drystone_builder::sbom::{Bill, File, Package, cyclonedx, spdx};
@@ -29,7 +29,7 @@ use crate::commands::build::registries;
 use crate::diagnostics::Failure;
 use crate::explain::locked::of_image;
 use crate::explain::packages::{Node, Packages};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::locking::{Locking, sources};
 use crate::wiring::{Wiring, downloader, image_path, platform, read_buildable, runtime};
 
@@ -162,14 +162,8 @@ impl Gathering<'_> {
             offline: self.offline,
             progress: &self.wiring.display,
         };
-        runtime.block_on(async {
-            tokio::select! {
-                imported = import_packages(imports, self.lock, &keys) => {
-                    imported.map_err(|error: ImportError| Failure::of(error))
-                }
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })
+        let imported = interrupt::or_cancelled(import_packages(imports, self.lock, &keys));
+        runtime.block_on(imported).map_err(Failure::of)?.map_err(Failure::of)
     }
 
     fn package(&self, key: &PackageKey, node: &Node, licence: Licence) -> Package {

@@ -15,7 +15,7 @@ use super::build::pushing::registries;
 use crate::answer;
 use crate::arguments::{SignArguments, VerifyImageArguments};
 use crate::diagnostics::{Failure, Family};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::wiring::{Wiring, now, runtime, signing_key, trust};
 
 /// The most platforms of an index that are looked at.
@@ -204,10 +204,5 @@ async fn subjects(
 }
 
 fn wait<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
-    runtime()?.block_on(async {
-        tokio::select! {
-            done = work => done.map_err(Failure::of),
-            () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-        }
-    })
+    runtime()?.block_on(interrupt::or_cancelled(work)).map_err(Failure::of)?.map_err(Failure::of)
 }

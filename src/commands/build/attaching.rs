@@ -23,7 +23,7 @@ use super::pushing::Pushing;
 use crate::arguments::{AttachArguments, Attachment as Kind};
 use crate::commands::sbom::Gathering;
 use crate::diagnostics::Failure;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::quantity::counted;
 use crate::wiring::signing_key;
 
@@ -74,12 +74,8 @@ pub fn run(
         let signed = if signing.is_some() { ", and sign it" } else { "" };
         let text = format!("attach {} to {target}{signed}", counted(count as u64, "document"));
         work.wiring.display.event(Event::Phase { name: "attach".to_owned(), text });
-        work.runtime.block_on(async {
-            tokio::select! {
-                done = send(&repository, &attached, signing) => done.map_err(Failure::of),
-                () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-            }
-        })?;
+        let sent = interrupt::or_cancelled(send(&repository, &attached, signing));
+        work.runtime.block_on(sent).map_err(Failure::of)?.map_err(Failure::of)?;
     }
     work.wiring.display.event(Event::Done { name: "attach".to_owned() });
     Ok(())

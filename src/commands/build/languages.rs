@@ -13,7 +13,7 @@ use drystone_builder::recipe::language::{
 use drystone_builder::source::fetch::Downloader;
 
 use super::{Work, interrupted};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::wiring::environment;
 
 /// The network of one build.
@@ -43,12 +43,8 @@ impl Languages<'_> {
         if self.work.locking.offline {
             return Err(failed(LanguageError::Offline { titles: titles.collect() }));
         }
-        self.work.runtime.block_on(async {
-            tokio::select! {
-                answer = answer => answer.map_err(failed),
-                () = interrupt::cancelled() => Err(interrupted(Interrupted)),
-            }
-        })
+        let answer = self.work.runtime.block_on(interrupt::or_cancelled(answer));
+        answer.map_err(interrupted)?.map_err(failed)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::arguments::{CacheCommand, CacheImage};
 use crate::caching::{self, Caching};
 use crate::commands::build::pushing::registries;
 use crate::diagnostics::Failure;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::wiring::{Wiring, absolute, image_path, platforms, read_image, runtime};
 
 /// Runs one of the caches' commands.
@@ -130,12 +130,7 @@ fn wait<T>(
     runtime: &Runtime,
     work: impl Future<Output = Result<T, RegistryError>>,
 ) -> Result<T, Failure> {
-    runtime.block_on(async {
-        tokio::select! {
-            done = work => done.map_err(Failure::of),
-            () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-        }
-    })
+    runtime.block_on(interrupt::or_cancelled(work)).map_err(Failure::of)?.map_err(Failure::of)
 }
 
 fn open(registries: &Registries, text: &str) -> Result<Arc<dyn Repository>, Failure> {

@@ -12,7 +12,7 @@ use crate::answer;
 use crate::arguments::{CachePruneArguments, CachePushArguments, CacheSyncArguments};
 use crate::commands::build::pushing::registries;
 use crate::diagnostics::{Failure, Family};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::quantity::{Bytes, counted};
 use crate::wiring::{Wiring, runtime};
 
@@ -39,12 +39,8 @@ pub fn push(wiring: &Wiring, arguments: &CachePushArguments) -> Result<(), Failu
                 .hint("run `drystone build`, or name derivations with `--derivation`")
         })?,
     };
-    let report = place.runtime.block_on(async {
-        tokio::select! {
-            report = caching.share_all(&store, &derivations, &wiring.display) => Ok(report),
-            () = interrupt::cancelled() => Err(Failure::of(Interrupted)),
-        }
-    })?;
+    let shared = interrupt::or_cancelled(caching.share_all(&store, &derivations, &wiring.display));
+    let report = place.runtime.block_on(shared).map_err(Failure::of)?;
     wiring.display.finish();
     match arguments.of.json {
         true => {
