@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use drystone_builder::source::debian::control::paragraphs;
-use drystone_store::digest::{BlobDigest, FileHash, Sha256Writer};
+use drystone_store::digest::{BlobDigest, FileHash, Sha256Reader};
 use drystone_store::layer::Compression;
 use serde::Deserialize;
 use serde_json::Value;
@@ -132,7 +132,7 @@ impl Source {
             let message = format!("layer {} of {} is damaged", layer.digest, self.path.display());
             Failure::new(Family::Integrity, format!("{message}: {error}"))
         };
-        let mut blob = Hashing::new(self.open(&layer.digest)?);
+        let mut blob = Sha256Reader::new(self.open(&layer.digest)?);
         match layer.media_type.rsplit(['+', '.']).next() {
             Some("gzip") => {
                 let stream = Compression::Gzip1.decompress(&mut blob).map_err(damaged)?;
@@ -144,7 +144,7 @@ impl Source {
             }
             _ => root.stack(&mut blob).map_err(damaged)?,
         }
-        blob.check(&layer.digest).map_err(damaged)
+        check(blob, &layer.digest).map_err(damaged)
     }
 
     /// The manifests of the image that was named, or of the only one.
@@ -251,35 +251,14 @@ fn blob_name(digest: &str) -> Result<String, Failure> {
     }
 }
 
-/// Hashes what is read.
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256Writer<io::Sink>,
-}
-
-impl<R: Read> Hashing<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256Writer::new(io::sink()) }
+/// Reads the rest and compares.
+fn check(stream: Sha256Reader<impl Read>, expected: &str) -> io::Result<()> {
+    let (_, digest) = stream.finish()?;
+    let actual = BlobDigest::from_bytes(digest).to_string();
+    if actual == expected {
+        return Ok(());
     }
-
-    /// Reads the rest and compares.
-    fn check(mut self, expected: &str) -> io::Result<()> {
-        io::copy(&mut self, &mut io::sink())?;
-        let (_, digest) = self.hash.finish();
-        let actual = BlobDigest::from_bytes(digest).to_string();
-        if actual == expected {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, format!("its digest is {actual}")))
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        io::Write::write_all(&mut self.hash, &buffer[..count])?;
-        Ok(count)
-    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("its digest is {actual}")))
 }
 
 /// The root that layers stack up to.

@@ -161,9 +161,8 @@ impl BlobDigest {
 
     /// Hashes everything that `reader` gives; returns the digest and the number of bytes.
     pub fn of_reader(reader: &mut dyn Read) -> io::Result<(Self, u64)> {
-        let mut hasher = Sha256Writer::new(io::sink());
-        let size = io::copy(reader, &mut hasher)?;
-        Ok((Self(hasher.finish().1), size))
+        let (size, digest) = Sha256Reader::new(reader).finish()?;
+        Ok((Self(digest), size))
     }
 }
 
@@ -211,6 +210,35 @@ impl<W: Write> Write for Sha256Writer<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// Hashes with SHA-256 what is read through it.
+pub struct Sha256Reader<R> {
+    inner: R,
+    hasher: sha2::Sha256,
+    read: u64,
+}
+
+impl<R: Read> Sha256Reader<R> {
+    /// Starts a hash over what will be read from `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner, hasher: sha2::Sha256::new(), read: 0 }
+    }
+
+    /// Reads what is left; the number of bytes in all, and their hash.
+    pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((self.read, self.hasher.finalize().into()))
+    }
+}
+
+impl<R: Read> Read for Sha256Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.read += count as u64;
+        Ok(count)
     }
 }
 

@@ -7,10 +7,10 @@
 //! parents that no entry names are those of the layers below. Device nodes, sockets and names that
 //! are no UTF-8 stay in the blob and are left out here.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 
 use drystone_store::derivation::Derivation;
-use drystone_store::digest::{DiffId, Sha256Writer};
+use drystone_store::digest::{DiffId, Sha256Reader};
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
@@ -88,15 +88,15 @@ fn make(
     let limit = FREE_CONTENT.max(layer.size.saturating_mul(MOST_RATIO));
     let stream = decompress(layer.media_type, io::BufReader::new(file))
         .map_err(|error| malformed(error.to_string()))?;
-    let mut stream = Hashing { inner: stream.take(limit), hasher: Sha256Writer::new(io::sink()) };
+    let mut stream = Sha256Reader::new(stream.take(limit));
     let mut reading = Reading { view: &view, all: store.spool(), accounts: store.spool() };
     reading.read(&mut stream).map_err(malformed)?;
     // What stands behind the archive's end is part of its digest.
-    io::copy(&mut stream, &mut io::sink()).map_err(|error| malformed(error.to_string()))?;
-    if stream.hasher.written() == limit {
+    let (size, digest) = stream.finish().map_err(|error| malformed(error.to_string()))?;
+    if size == limit {
         return Err(malformed(format!("it unpacks to more than {limit} bytes")));
     }
-    let actual = DiffId::from_bytes(stream.hasher.digest());
+    let actual = DiffId::from_bytes(digest);
     if actual != layer.diff_id {
         return Err(BuildError::Base(BaseError::Mismatch {
             from: base.from.to_string(),
@@ -117,23 +117,10 @@ fn make(
 /// A layer's tar, whatever it is compressed with.
 fn decompress(media_type: &str, file: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     Ok(match media_type.rsplit_once('+') {
-        Some((_, "gzip")) => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        Some((_, "zstd")) => Box::new(zstd::stream::read::Decoder::new(file)?),
+        Some((_, "gzip")) => Compression::Gzip1.decompress(file)?,
+        Some((_, "zstd")) => Compression::Zstd1.decompress(file)?,
         _ => Box::new(file),
     })
-}
-
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256Writer<io::Sink>,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hasher.write_all(&buffer[..count])?;
-        Ok(count)
-    }
 }
 
 /// A layer on its way into trees.
