@@ -137,6 +137,9 @@ pub struct BuildArguments {
     pub attachments: AttachArguments,
     #[command(flatten)]
     pub caches: CacheArguments,
+    /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
+    #[arg(long, help_heading = "Binary caches")]
+    pub substitute_only: bool,
     #[command(flatten)]
     pub limits: LimitArguments,
     #[command(flatten)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use drystone_builder::settings::Flags;
 
 use super::{ArchiveArguments, ImageOption};
 
@@ -85,9 +86,6 @@ pub struct CacheArguments {
     /// Do not ask the caches that image.toml names
     #[arg(long)]
     pub no_project_caches: bool,
-    /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
-    #[arg(long)]
-    pub substitute_only: bool,
     /// A key to believe: NAME:BASE64, or a file of such lines
     #[arg(long, value_name = "KEY")]
     pub trusted_key: Vec<String>,
@@ -97,6 +95,17 @@ pub struct CacheArguments {
     /// The key to sign with: a file, or the key itself
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub signing_key: Option<String>,
+}
+
+impl CacheArguments {
+    /// Puts what was typed where settings are joined.
+    pub fn add_to(&self, flags: &mut Flags) {
+        flags.cache.clone_from(&self.cache);
+        flags.no_project_caches = self.no_project_caches;
+        flags.trusted_keys.clone_from(&self.trusted_key);
+        flags.threshold.clone_from(&self.threshold);
+        flags.signing_key.clone_from(&self.signing_key);
+    }
 }
 
 /// `drystone push`.
@@ -128,6 +137,9 @@ pub struct PushArguments {
     pub attachments: AttachArguments,
     #[command(flatten)]
     pub caches: CacheArguments,
+    /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
+    #[arg(long, help_heading = "Binary caches")]
+    pub substitute_only: bool,
     #[command(flatten)]
     pub archive: ArchiveArguments,
 }

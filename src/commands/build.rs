@@ -122,12 +122,7 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
 fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::settings::Flags {
     let mut flags = wiring.archive_flags(&arguments.archive);
     flags.compression.clone_from(&arguments.compression);
-    let caches = &arguments.caches;
-    flags.cache.clone_from(&caches.cache);
-    flags.no_project_caches = caches.no_project_caches;
-    flags.trusted_keys.clone_from(&caches.trusted_key);
-    flags.threshold.clone_from(&caches.threshold);
-    flags.signing_key.clone_from(&caches.signing_key);
+    arguments.caches.add_to(&mut flags);
     flags
 }
 
@@ -217,7 +212,7 @@ fn begin(
         store: &store,
         checkouts: Checkouts::new(&store)
             .with_limits(arguments.limits.limits())
-            .forbidding(arguments.caches.substitute_only),
+            .forbidding(arguments.substitute_only),
         caching,
         bases: RegistryBases::new(registries, runtime.handle()),
         runtime,

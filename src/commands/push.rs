@@ -18,6 +18,7 @@ pub fn run(wiring: &Wiring, arguments: PushArguments) -> Result<(), Failure> {
         registry: arguments.registry,
         attachments: arguments.attachments,
         caches: arguments.caches,
+        substitute_only: arguments.substitute_only,
         archive: arguments.archive,
         ..BuildArguments::default()
     };

@@ -8,6 +8,7 @@ use drystone_builder::lock::{Lock, LockedPlatform};
 use drystone_builder::progress::{Event, Progress as _};
 use drystone_builder::sbom::{Bill, cyclonedx, spdx};
 use drystone_builder::settings::Settings;
+use drystone_builder::spec::Platform;
 use drystone_cache::attachment::{Attachment, attach, sign};
 use drystone_cache::descriptor::{Descriptor, MANIFEST_MEDIA_TYPE};
 use drystone_cache::error::RegistryError;
@@ -106,11 +107,11 @@ fn documents(
     key: Option<&SecretKey>,
 ) -> Result<Vec<Attached>, Failure> {
     let (mut all, mut bills) = (Vec::new(), Vec::new());
-    for image in built.set.images() {
+    for (image, part) in built.set.images().iter().zip(&built.platforms) {
         let manifest = image.manifest.digest;
         let bill = match kinds.is_empty() {
             true => None,
-            false => Some(bill(work, built, lock, manifest)?),
+            false => Some(bill(work, lock, part.platform, manifest)?),
         };
         let mut documents = Vec::new();
         if let Some(bill) = &bill {
@@ -147,12 +148,10 @@ fn documents(
 /// The bill of the image with this manifest.
 fn bill(
     work: &Work<'_>,
-    built: &Built,
     lock: &Lock,
+    platform: Platform,
     manifest: BlobDigest,
 ) -> Result<Bill, Failure> {
-    let at = built.set.images().iter().position(|image| image.manifest.digest == manifest);
-    let platform = built.platforms[at.unwrap_or_default()].platform;
     let nothing = LockedPlatform::default();
     let gathering = Gathering {
         wiring: work.wiring,

@@ -97,13 +97,8 @@ fn settings(
     arguments: &CacheImage,
     image: Option<&Image>,
 ) -> Result<Settings, Failure> {
-    let caches = &arguments.caches;
     let mut flags = wiring.flags();
-    flags.cache.clone_from(&caches.cache);
-    flags.no_project_caches = caches.no_project_caches;
-    flags.trusted_keys.clone_from(&caches.trusted_key);
-    flags.threshold.clone_from(&caches.threshold);
-    flags.signing_key.clone_from(&caches.signing_key);
+    arguments.caches.add_to(&mut flags);
     wiring.settings(&flags, image)
 }
 

@@ -22,7 +22,7 @@
 //!
 //! A [`Layout`] names contents by hash alone. So a known layout needs no look at its parts, a warm
 //! cache needs no registry, and a changed dependency is the only one that is fetched. Archives are
-//! unpacked by own code ([`unpack`]), never in the sandbox, where nothing is fetched at all.
+//! unpacked by own code (`unpack`), never in the sandbox, where nothing is fetched at all.
 
 pub mod cargo;
 mod error;
@@ -86,7 +86,7 @@ impl fmt::Display for Dependency {
 /// A project as language builders see it.
 #[derive(Debug, Clone)]
 pub struct Project {
-    /// Those of [`files`] that the source has, by path below the source's folder.
+    /// Those that [`is_read`] picks and the source has, by path below the source's folder.
     pub files: BTreeMap<String, String>,
     /// What it is built for.
     pub platform: Platform,
