@@ -6,7 +6,7 @@
 set -eu
 
 packages="
-    apt-utils ca-certificates containerd curl docker-registry docker.io dpkg-dev e2fsprogs gcc git gnupg gpgv iproute2 jq
+    apt-utils bubblewrap ca-certificates containerd curl docker-registry docker.io dpkg-dev e2fsprogs gcc git gnupg gpgv iproute2 jq
     mmdebstrap mount openssl passwd podman runc skopeo uidmap umoci util-linux xz-utils zstd
 "
 # Debian 13 has the docker command in a package of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use drystone_builder::output::EngineKind;
 use drystone_builder::realise::CommandLimits;
-use drystone_builder::sandbox::Resources;
+use drystone_builder::sandbox::{Isolation, Resources};
 
 use super::{AttachArguments, CacheArguments, ImageFile, ImageOption, RegistryArguments};
 
@@ -140,10 +140,31 @@ pub struct BuildArguments {
     /// Build nothing that needs a sandbox: what is in no cache is listed, and the command fails
     #[arg(long, help_heading = "Binary caches")]
     pub substitute_only: bool,
+    /// What scripts run in: namespaces, or none, for hosts that forbid them (as root only, in a store
+    /// of its own; nothing is shared or signed)
+    #[arg(long, value_name = "KIND", default_value = "namespaces")]
+    pub sandbox: SandboxArgument,
     #[command(flatten)]
     pub limits: LimitArguments,
     #[command(flatten)]
     pub archive: ArchiveArguments,
+}
+
+/// What scripts run in. (What has a text of its own makes the help long, so variants have none.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SandboxArgument {
+    #[default]
+    Namespaces,
+    None,
+}
+
+impl From<SandboxArgument> for Isolation {
+    fn from(argument: SandboxArgument) -> Self {
+        match argument {
+            SandboxArgument::Namespaces => Self::Namespaces,
+            SandboxArgument::None => Self::None,
+        }
+    }
 }
 
 /// A container engine.

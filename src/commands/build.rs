@@ -28,6 +28,7 @@ use drystone_builder::realise::Checkouts;
 use drystone_builder::recipe::git::{Commit, GitError};
 use drystone_builder::recipe::{RecipeError, Wanted};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
+use drystone_builder::sandbox::Isolation;
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::deb;
 use drystone_builder::source::fetch::{Downloader, shown};
@@ -104,7 +105,7 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
         || arguments.metadata_file.is_some()
         || !arguments.push.is_empty()
         || arguments.recipe.is_some();
-    if elsewhere {
+    if elsewhere || isolation(arguments) == Isolation::None {
         return None;
     }
     Some(Question {
@@ -117,6 +118,16 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
         variables: Question::variables(),
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Where, in the store's folder, the store of builds without a sandbox is: what those made answers no
+/// other build, and reaches no cache.
+const UNSANDBOXED: &str = "unsandboxed";
+const WARNING: &str = "--sandbox=none: scripts run as this machine's root, kept in by chroot alone, and \
+                       are believed; nothing of this build is shared or signed";
+
+fn isolation(arguments: &BuildArguments) -> Isolation {
+    arguments.sandbox.into()
 }
 
 fn flags(wiring: &Wiring, arguments: &BuildArguments) -> drystone_builder::settings::Flags {
@@ -137,6 +148,9 @@ pub fn run(wiring: &Wiring, arguments: &BuildArguments) -> Result<(), Failure> {
         None => {
             let targets = Targets::new(arguments, work.image)?;
             let mut warnings = Vec::new();
+            if isolation(arguments) == Isolation::None {
+                warnings.push(WARNING.to_owned());
+            }
             if let Some(epoch) = &work.settings.source_date_epoch {
                 let text = format!("SOURCE_DATE_EPOCH={} sets the image's `created`", epoch.value);
                 wiring.display.warn(&text);
@@ -191,7 +205,12 @@ fn begin(
     work: impl FnOnce(&Work<'_>, &Pushing) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
-    let settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
+    let mut settings = wiring.settings(&flags(wiring, arguments), Some(&image))?;
+    let isolation = isolation(arguments);
+    if isolation == Isolation::None {
+        wiring.display.warn(WARNING);
+        settings.store.value.push(UNSANDBOXED);
+    }
     bound_threads(&settings);
     let pushing = Pushing::new(&arguments.push, &arguments.registry, image.tag.as_str())?;
     let platforms = platforms(&arguments.platform, &image)?;
@@ -203,7 +222,7 @@ fn begin(
         caching.attach(&mut store);
     }
     let store = Arc::new(store);
-    attaching::check(&arguments.attachments, &settings, pushing.is_wanted())?;
+    attaching::check(&arguments.attachments, &settings, pushing.is_wanted(), isolation)?;
     let begun = Work {
         wiring,
         settings: &settings,
@@ -212,8 +231,10 @@ fn begin(
         store: &store,
         checkouts: Checkouts::new(&store)
             .with_limits(arguments.limits.limits())
+            .with_isolation(isolation)
             .forbidding(arguments.substitute_only),
         caching,
+        isolation,
         bases: RegistryBases::new(registries, runtime.handle()),
         runtime,
         locking: Locking {
@@ -239,6 +260,7 @@ struct Work<'a> {
     /// One sandbox session serves recipes and image.
     checkouts: Checkouts<'a>,
     caching: Caching,
+    isolation: Isolation,
     bases: RegistryBases,
     runtime: Runtime,
     locking: Locking<'a>,
@@ -322,7 +344,7 @@ impl Work<'_> {
     }
 
     fn share(&self) -> Result<CacheReport, Failure> {
-        if self.locking.offline {
+        if self.locking.offline || self.isolation == Isolation::None {
             return Ok(CacheReport::default());
         }
         let shared = interrupt::or_cancelled(self.caching.share(self.store, &self.wiring.display));

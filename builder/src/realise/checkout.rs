@@ -10,7 +10,7 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
 
-use crate::sandbox::{Command, IdMap, Resources, SandboxError, Session};
+use crate::sandbox::{Command, IdMap, Isolation, Resources, SandboxError, Session};
 
 /// Why a tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,7 @@ pub struct Checkouts<'a> {
     program: Option<PathBuf>,
     session: OnceLock<Session>,
     limits: CommandLimits,
+    isolation: Isolation,
     /// What would have been built, where nothing may be.
     missing: Option<Mutex<Vec<(String, DerivationId)>>>,
 }
@@ -64,7 +65,8 @@ impl<'a> Checkouts<'a> {
     /// Checkouts of a store, made by this very program as helper.
     pub fn new(store: &'a Store) -> Self {
         let (session, limits) = (OnceLock::new(), CommandLimits::default());
-        Self { store, program: None, session, limits, missing: None }
+        let isolation = Isolation::default();
+        Self { store, program: None, session, limits, isolation, missing: None }
     }
 
     /// Lets nothing be built in a sandbox: what would be is refused and noted.
@@ -107,6 +109,12 @@ impl<'a> Checkouts<'a> {
         Self { limits, ..self }
     }
 
+    /// With sandboxes that keep commands so far from the host.
+    #[must_use]
+    pub fn with_isolation(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
+    }
+
     /// Sets the limits of a command: those that the user asked for, else its own, else the usual.
     pub fn limit(&self, command: &mut Command) {
         command.time_limit = self.limits.time.or(command.time_limit);
@@ -120,7 +128,10 @@ impl<'a> Checkouts<'a> {
         if let Some(session) = self.session.get() {
             return Ok(session);
         }
-        let map = IdMap::discover()?;
+        let map = match self.isolation {
+            Isolation::Namespaces => IdMap::discover()?,
+            Isolation::None => IdMap::without_namespaces()?,
+        };
         let session = match &self.program {
             Some(program) => Session::start_program(&map, program)?,
             None => Session::start(&map)?,

@@ -117,10 +117,15 @@ impl Failure {
     /// The kernel refused a namespace, or a privilege in one.
     pub(super) fn namespace(what: &str, error: io::Error) -> Self {
         let found = obstacle::find(Some(error.raw_os_error().unwrap_or(libc::EPERM)));
-        let (problem, mend) = match found {
+        let (problem, mut mend) = match found {
             Some(found) => (format!("{what}: {}", found.problem), found.mend),
             None => (what.to_owned(), String::new()),
         };
+        if rustix::process::geteuid().is_root() {
+            let or = if mend.is_empty() { "" } else { "; or " };
+            mend += or;
+            mend += "do without, in a container made for builds: --sandbox=none";
+        }
         Self::host(problem, &mend, Some(error))
     }
 

@@ -10,7 +10,7 @@
 use std::io;
 use std::process::Command;
 
-use super::SandboxError;
+use super::{Isolation, SandboxError};
 
 /// How many ids a sandbox has.
 pub const ID_COUNT: u32 = 65536;
@@ -36,6 +36,8 @@ enum Method {
     Direct,
     /// By the set-uid programs `newuidmap` and `newgidmap`.
     Programs,
+    /// Not at all: there is no namespace.
+    Nothing,
 }
 
 /// The id maps of a session.
@@ -78,6 +80,33 @@ impl IdMap {
         Ok(map)
     }
 
+    /// The ids as they are, for a session without namespaces.
+    ///
+    /// # Errors
+    /// [`SandboxError::Host`] when this process is not root, or has fewer than 65536 ids.
+    pub fn without_namespaces() -> Result<Self, SandboxError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(SandboxError::Host {
+                problem: "without a sandbox only root can build, since files get owners".to_owned(),
+                mend: "run as root, in a container made for it".to_owned(),
+                source: None,
+            });
+        }
+        let itself = |kind: Kind| match exists(&mapped(kind), 0) {
+            true => Ok(vec![Extent { inside: 0, outside: 0, count: ID_COUNT }]),
+            false => Err(too_few(kind)),
+        };
+        Ok(Self { uid: itself(Kind::User)?, gid: itself(Kind::Group)?, method: Method::Nothing })
+    }
+
+    /// Whether sessions with this map have namespaces.
+    pub(super) fn isolation(&self) -> Isolation {
+        match self.method {
+            Method::Nothing => Isolation::None,
+            Method::Direct | Method::Programs => Isolation::Namespaces,
+        }
+    }
+
     /// The host's (uid, gid) that stands for 0:0 inside.
     pub fn root_outside(&self) -> (u32, u32) {
         let first = |extents: &[Extent]| extents.first().map_or(0, |extent| extent.outside);
@@ -95,6 +124,7 @@ impl IdMap {
                 run_program("newuidmap", pid, &self.uid)?;
                 run_program("newgidmap", pid, &self.gid)
             }
+            Method::Nothing => Ok(()),
         }
     }
 }
@@ -170,23 +200,8 @@ fn owned_range(ranges: &[Range], name: Option<&str>, uid: u32) -> Option<u32> {
 }
 
 fn root_extents(kind: Kind, caller: u32) -> Result<Vec<Extent>, SandboxError> {
-    let ranges = read_ranges(kind);
-    // As (first, count) of the ids that exist in the namespace that this process is in.
-    let mapped: Vec<(u32, u32)> = std::fs::read_to_string(kind.own_map())
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let first = fields.next()?.parse().ok()?;
-            Some((first, fields.nth(1)?.parse().ok()?))
-        })
-        .collect();
-    let exists = |first: u32| {
-        mapped.iter().any(|&(start, count)| {
-            first >= start
-                && u64::from(first) + u64::from(ID_COUNT) <= u64::from(start) + u64::from(count)
-        })
-    };
+    let (ranges, mapped) = (read_ranges(kind), mapped(kind));
+    let exists = |first: u32| exists(&mapped, first);
     if let Some(first) = owned_range(&ranges, Some("root"), 0).filter(|&first| exists(first)) {
         return Ok(with_caller(first, caller));
     }
@@ -199,12 +214,37 @@ fn root_extents(kind: Kind, caller: u32) -> Result<Vec<Extent>, SandboxError> {
     if exists(0) {
         return Ok(vec![Extent { inside: 0, outside: 0, count: ID_COUNT }]);
     }
-    Err(SandboxError::Host {
+    Err(too_few(kind))
+}
+
+/// As (first, count) the ids that exist in the namespace that this process is in.
+fn mapped(kind: Kind) -> Vec<(u32, u32)> {
+    std::fs::read_to_string(kind.own_map())
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let first = fields.next()?.parse().ok()?;
+            Some((first, fields.nth(1)?.parse().ok()?))
+        })
+        .collect()
+}
+
+/// Whether the 65536 ids from `first` on do.
+fn exists(mapped: &[(u32, u32)], first: u32) -> bool {
+    mapped.iter().any(|&(start, count)| {
+        first >= start
+            && u64::from(first) + u64::from(ID_COUNT) <= u64::from(start) + u64::from(count)
+    })
+}
+
+fn too_few(kind: Kind) -> SandboxError {
+    SandboxError::Host {
         problem: format!("{} gives this container fewer than 65536 ids", kind.own_map()),
         mend: "start the container with at least 65536 mapped ids, or outside a user namespace"
             .to_owned(),
         source: None,
-    })
+    }
 }
 
 fn overlaps(range: &Range, first: u32) -> bool {

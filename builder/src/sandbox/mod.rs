@@ -19,6 +19,9 @@
 //! Each process ends when the one above it is gone, and with init everything in its pid namespace,
 //! so a killed program leaves no process and no mount.
 //!
+//! Where a host forbids all this, root may do without ([`Isolation::None`]): the same processes, but
+//! no namespaces and no mounts; the root is a copy, and init enters it by chroot.
+//!
 //! # What a command sees
 //!
 //! The root, a private `/proc` (its `sys` read-only, host-wide files covered), a minimal `/dev`, an
@@ -33,6 +36,7 @@ pub mod emulation;
 mod error;
 mod helper;
 mod identity;
+mod isolation;
 mod messages;
 mod obstacle;
 mod preflight;
@@ -47,6 +51,7 @@ pub use disguise::{Disguise, ShiftedClock};
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};
+pub use isolation::Isolation;
 pub use preflight::{Check, preflight};
 pub use request::{
     Change, Command, Ending, Finished, Item, ItemKind, Profile, RootRequest, Storage, Unsupported,

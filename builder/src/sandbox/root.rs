@@ -206,9 +206,8 @@ impl Root {
     }
 
     /// The paths of the upper directory that are new, changed or gone since the last call, in
-    /// order; the first call compares with the time when the root was opened. It looks at types,
-    /// sizes, times and inodes, not at contents, so a file that was written as it was is listed.
-    /// In an overlay the directories on the way to a first change are listed too.
+    /// order; the first call compares with the time when the root was opened. A file that was
+    /// written is listed, whatever was written; one that was opened for writing only is not.
     ///
     /// # Errors
     /// [`SandboxError::Tree`] for a name that no tree can hold.

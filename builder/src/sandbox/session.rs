@@ -16,6 +16,7 @@ use super::messages::{ROOT_NAME, SESSION_NAME, Service, Work};
 use super::request::{Command as SandboxCommand, Finished, RootRequest, Storage};
 use super::wire::{Connection, Frame};
 use super::{IdMap, Root, SandboxError, Scan};
+use super::{Isolation, helper};
 
 /// How long a new helper may take to say its first word.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -34,7 +35,8 @@ pub struct Session {
 
 impl Session {
     /// Starts a helper that runs this very program (`/proc/self/exe`), whose `main` must call
-    /// [`super::helper_main_if_requested`] first.
+    /// [`super::helper_main_if_requested`] first. It has namespaces unless the map is that of
+    /// [`IdMap::without_namespaces`].
     ///
     /// # Errors
     /// [`SandboxError::Host`] when this host refuses user or mount namespaces.
@@ -54,9 +56,14 @@ impl Session {
             });
         }
         let failed = |error| SandboxError::helper("it could not be started", error);
+        if map.isolation() == Isolation::None {
+            // Without a namespace to end with, what an end by force leaves comes to this process.
+            helper::adopt_orphans();
+        }
         let (control, other) = Connection::pair().map_err(failed)?;
         let mut child = Command::new(program)
             .arg0(SESSION_NAME)
+            .arg(map.isolation().word())
             .env_clear()
             .env(GUARD, "1")
             .current_dir("/")

@@ -189,14 +189,14 @@ fn endings() {
 }
 
 /// Whether a process with this argument runs anywhere on the host.
-fn runs(argument: &str) -> bool {
+pub fn runs(argument: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().any(|entry| {
         let line = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
         line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes())
     })
 }
 
-fn wait_until_gone(argument: &str) {
+pub fn wait_until_gone(argument: &str) {
     let begin = Instant::now();
     while runs(argument) {
         assert!(begin.elapsed() < Duration::from_secs(5), "{argument} still runs");

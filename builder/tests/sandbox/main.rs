@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod bare;
 mod changes;
 mod checkout;
 mod contained;
@@ -38,6 +39,7 @@ fn main() {
         .chain(limits::TESTS)
         .chain(disguise::TESTS)
         .chain(speed::TESTS)
+        .chain(bare::TESTS)
         .chain(rootless::TESTS)
     {
         add(name, *run);

@@ -85,7 +85,12 @@ pub fn storages() -> &'static [Storage] {
 }
 
 pub fn open(session: &Session, place: &Path) -> Root {
-    session.open_root(&request(place, &[&world().base], None)).unwrap()
+    open_over(session, place, &world().base)
+}
+
+/// A root over one tree.
+pub fn open_over(session: &Session, place: &Path, base: &Path) -> Root {
+    session.open_root(&request(place, &[base], None)).unwrap()
 }
 
 /// Runs a script; panics with its output when it fails. Returns its output.
@@ -120,7 +125,7 @@ pub fn spool() -> TreeSpool {
     TreeSpool::new(&std::env::temp_dir())
 }
 
-fn base_tree(place: &Path) -> TreeSpool {
+pub fn base_tree(place: &Path) -> TreeSpool {
     let mut spool = TreeSpool::new(place);
     for name in ["bin", "lib", "lib64", "sbin"] {
         spool.add_empty(Entry::symlink(path(name), format!("usr/{name}"))).unwrap();

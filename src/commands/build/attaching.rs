@@ -6,6 +6,7 @@ use std::sync::Arc;
 use drystone_builder::build::Built;
 use drystone_builder::lock::{Lock, LockedPlatform};
 use drystone_builder::progress::{Event, Progress as _};
+use drystone_builder::sandbox::Isolation;
 use drystone_builder::sbom::{Bill, cyclonedx, spdx};
 use drystone_builder::settings::Settings;
 use drystone_builder::spec::Platform;
@@ -33,6 +34,7 @@ pub fn check(
     arguments: &AttachArguments,
     settings: &Settings,
     is_pushed: bool,
+    isolation: Isolation,
 ) -> Result<(), Failure> {
     if arguments.attach.is_empty() && !arguments.sign {
         return Ok(());
@@ -42,6 +44,10 @@ pub fn check(
             .hint("add `--push REFERENCE`"));
     }
     let needs_key = arguments.sign || arguments.attach.contains(&Kind::Provenance);
+    if needs_key && isolation == Isolation::None {
+        return Err(Failure::usage("what was built without a sandbox is not signed")
+            .hint("leave out `--sign` and provenance, or `--sandbox=none`"));
+    }
     match needs_key && signing_key(settings)?.is_none() {
         true => Err(Failure::usage("signatures and provenance need a signing key")
             .hint("name one with `--signing-key` or DRYSTONE_SIGNING_KEY")),

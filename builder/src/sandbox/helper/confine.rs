@@ -208,6 +208,7 @@ fn fix_addresses() {
 fn set_identity(owner: (u32, u32), profile: Profile) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
     rustix::thread::set_thread_groups(&[])?;
+    let before = rustix::thread::capabilities(None)?.permitted;
     let kept = match profile {
         Profile::Configure => CONFIGURE,
         Profile::Recipe => CapabilitySet::empty(),
@@ -218,12 +219,17 @@ fn set_identity(owner: (u32, u32), profile: Profile) -> Result<(), Errno> {
             match rustix::thread::remove_capability_from_bounding_set(one) {
                 // The kernel knows fewer.
                 Ok(()) | Err(Errno::INVAL) => {}
+                // Without namespaces, a container's root may lack this right. It gains none by
+                // programs that it starts either (no_new_privs).
+                Err(Errno::PERM) if !before.contains(CapabilitySet::SETPCAP) => {}
                 Err(error) => return Err(error),
             }
         }
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // In a namespace, all that is kept was held.
+    let kept = kept.intersection(before);
     let held = if uid.is_root() { kept } else { CapabilitySet::empty() };
     let none = CapabilitySet::empty();
     let _ = rustix::thread::clear_ambient_capability_set();

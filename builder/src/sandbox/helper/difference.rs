@@ -264,8 +264,7 @@ impl Scanner {
         if stat.st_size != file.stat.st_size {
             return Ok(false);
         }
-        let (upper, lower) = (open_file(&self.upper, path)?, open_file(root, path)?);
-        same_content(File::from(upper), File::from(lower)).at("compare", path)
+        same_file(&self.upper, root, path)
     }
 
     /// In a copy, the sandbox had to make mount points that the trees lack.
@@ -328,9 +327,16 @@ pub(super) fn entry(path: TreePath, metadata: Metadata, kind: Kind) -> Entry {
     Entry { path, mode, uid, gid, xattrs, kind }
 }
 
-fn read_link(root: &OwnedFd, path: &str) -> Result<String, Failure> {
+/// The target of a link.
+pub(super) fn read_link(root: &OwnedFd, path: &str) -> Result<String, Failure> {
     let target = rustix::fs::readlinkat(root, path, Vec::new()).at("read the link", path)?;
     target.into_string().map_err(|_| Failure::tree(path, "its target is not UTF-8"))
+}
+
+/// Whether two trees have the same content in a file of one path.
+pub(super) fn same_file(one: &OwnedFd, other: &OwnedFd, path: &str) -> Result<bool, Failure> {
+    let (one, other) = (open_file(one, path)?, open_file(other, path)?);
+    same_content(File::from(one), File::from(other)).at("compare", path)
 }
 
 fn same_content(mut left: File, mut right: File) -> std::io::Result<bool> {

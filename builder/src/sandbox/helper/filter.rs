@@ -12,6 +12,8 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
+use super::super::Isolation;
+
 /// Always denied.
 const DENIED: &[libc::c_long] = &[
     libc::SYS_acct,
@@ -86,8 +88,8 @@ const CLONE_NEWTIME: libc::c_int = 0x80;
 /// Terminal requests that put text into another process's input: TIOCSTI and TIOCLINUX.
 const INJECTING_REQUESTS: [u64; 2] = [0x5412, 0x541c];
 
-/// Compiles the filter.
-pub(super) fn compile() -> Result<BpfProgram, seccompiler::BackendError> {
+/// Compiles the filter. Where there is no namespace of the network, there is no network either.
+pub(super) fn compile(isolation: Isolation) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for &call in DENIED {
         rules.insert(call, Vec::new());
@@ -112,7 +114,10 @@ pub(super) fn compile() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_personality, vec![other_personality()?]);
     let denied = errno_action(libc::EPERM);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture()?)?;
-    let mut program = prelude();
+    let mut program = prelude(match isolation {
+        Isolation::Namespaces => &FAMILIES,
+        Isolation::None => &LOCAL_FAMILIES,
+    });
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
 }
@@ -153,11 +158,14 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompile
 /// virtual machines do, other hosts, whatever the namespace.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// Those that stay on this host, with or without a namespace.
+const LOCAL_FAMILIES: [libc::c_int; 1] = [libc::AF_UNIX];
+
 /// Instructions ahead of the filter: `clone3`, and on x86-64 every call of the x32 interface
 /// (whose numbers the filter would not know), fail with ENOSYS, and sockets of other than
-/// [`FAMILIES`] as if the kernel had none such. They run before the filter checks
+/// these families as if the kernel had none such. They run before the filter checks
 /// the architecture; another architecture's call with such a number fails the same way.
-fn prelude() -> BpfProgram {
+fn prelude(families: &[libc::c_int]) -> BpfProgram {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     #[cfg(target_arch = "x86_64")]
@@ -181,10 +189,10 @@ fn prelude() -> BpfProgram {
         program.push(step(RETURN, 0, 0, missing));
     }
     let socket = u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX);
-    let count = u8::try_from(FAMILIES.len()).unwrap_or(u8::MAX);
+    let count = u8::try_from(families.len()).unwrap_or(u8::MAX);
     program.push(step(JUMP_IF_EQUAL, 0, count + 2, socket));
     program.push(step(LOAD_NUMBER, 0, 0, FIRST_ARGUMENT));
-    for (left, family) in (1..=count).rev().zip(FAMILIES) {
+    for (left, family) in (1..=count).rev().zip(families) {
         program.push(step(JUMP_IF_EQUAL, left, 0, family.unsigned_abs()));
     }
     program.push(step(RETURN, 0, 0, no_family));
@@ -195,7 +203,7 @@ fn prelude() -> BpfProgram {
 mod tests {
     #[test]
     fn the_filter_compiles_within_the_kernels_limit() {
-        let program = super::compile().unwrap();
+        let program = super::compile(super::Isolation::Namespaces).unwrap();
         assert!(program.len() < 4096, "{} instructions", program.len());
     }
 }

@@ -8,31 +8,46 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use seccompiler::BpfProgram;
 
+use super::super::Isolation;
 use super::super::error::Failure;
 use super::super::messages::{InitReply, InitRequest};
 use super::super::request::{Command, Ending, RootRequest};
 use super::super::wire::Connection;
 use super::disguise::{self, Gate, Tracing};
+use super::processes::{Processes, reap};
 use super::watch::Watch;
-use super::{confine, mounts, network};
+use super::{bare, confine, mounts, network};
 
 /// Sets the root up and serves until the supervisor is gone.
-pub(super) fn main(supervisor: &Connection, request: &RootRequest, filter: &BpfProgram) -> i32 {
+pub(super) fn main(
+    supervisor: &Connection,
+    request: &RootRequest,
+    isolation: Isolation,
+    filter: &BpfProgram,
+) -> i32 {
     if !matches!(supervisor.receive::<()>(), Ok(Some(_))) {
         return 1;
     }
-    let result = set_up(request).and_then(|tracing| Ok((tracing, signals()?)));
-    let (ready, prepared) = match result {
-        Ok((Traced::Refused(problem), signals)) => (Ok(Some(problem)), Some((None, signals))),
-        Ok((Traced::Yes(tracing), signals)) => (Ok(None), Some((Some(tracing), signals))),
-        Ok((Traced::No, signals)) => (Ok(None), Some((None, signals))),
+    let set_up = match isolation {
+        Isolation::Namespaces => set_up(request),
+        Isolation::None => set_up_bare(request),
+    };
+    let (ready, prepared) = match set_up.and_then(|done| Ok((done, signals()?))) {
+        Ok(((traced, processes), signals)) => {
+            let (problem, tracing) = match traced {
+                Traced::Refused(problem) => (Some(problem), None),
+                Traced::Yes(tracing) => (None, Some(tracing)),
+                Traced::No => (None, None),
+            };
+            (Ok(problem), Some((tracing, processes, signals)))
+        }
         Err(failure) => (Err(failure), None),
     };
     if supervisor.send::<Result<Option<String>, Failure>>(&ready).is_err() {
         return 1;
     }
-    let Some((tracing, signals)) = prepared else { return 1 };
-    let init = Init { supervisor, request, filter, signals, tracing };
+    let Some((tracing, processes, signals)) = prepared else { return 1 };
+    let init = Init { supervisor, request, filter, signals, processes, tracing };
     while let Ok(Some(frame)) = supervisor.receive::<InitRequest>() {
         // An order to kill may cross the end of the command that it means.
         let InitRequest::Start(command) = frame.message else { continue };
@@ -55,7 +70,20 @@ enum Traced {
     Refused(String),
 }
 
-fn set_up(request: &RootRequest) -> Result<Traced, Failure> {
+/// Enters a root that has nothing mounted.
+fn set_up_bare(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = rustix::process::setsid();
+    let processes = Processes::of_descendants()?;
+    bare::enter_root()?;
+    let traced = match request.disguise.needs_tracing() {
+        true => Traced::Refused("there is no sandbox".to_owned()),
+        false => Traced::No,
+    };
+    Ok((traced, processes))
+}
+
+fn set_up(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
     let refused = |what: &str, error: rustix::io::Errno| {
         Failure::host(format!("{what} is refused"), "", Some(error.into()))
     };
@@ -72,8 +100,9 @@ fn set_up(request: &RootRequest) -> Result<Traced, Failure> {
     network::bring_loopback_up()?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
+    let processes = Processes::of_namespace()?;
     let traced = match request.disguise.needs_tracing() {
-        true => start_tracing(request),
+        true => start_tracing(request, &processes),
         false => Traced::No,
     };
     if let Some(base) = request.pid_base {
@@ -84,13 +113,13 @@ fn set_up(request: &RootRequest) -> Result<Traced, Failure> {
     disguise::cover(&request.disguise)?;
     // Commands run as the same user; they must not reach into this process through /proc.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    Ok(traced)
+    Ok((traced, processes))
 }
 
-fn start_tracing(request: &RootRequest) -> Traced {
+fn start_tracing(request: &RootRequest, processes: &Processes) -> Traced {
     let tracing = Tracing::new(&request.disguise);
     let attempt = tracing.attempt();
-    kill_all();
+    processes.end();
     match attempt {
         Ok(()) => Traced::Yes(tracing),
         Err(error) => Traced::Refused(error.to_string()),
@@ -120,6 +149,7 @@ struct Init<'a> {
     request: &'a RootRequest,
     filter: &'a BpfProgram,
     signals: OwnedFd,
+    processes: Processes,
     tracing: Option<Tracing>,
 }
 
@@ -150,7 +180,7 @@ impl Init<'_> {
         }
         drop((report_end, gate));
         let (status, exceeded) = self.wait(child, Watch::new(command.resources))?;
-        kill_all();
+        self.processes.end();
         let mut said = Vec::new();
         let _ = std::fs::File::from(report).read_to_end(&mut said);
         match said.split_first_chunk::<4>() {
@@ -207,10 +237,10 @@ impl Init<'_> {
             if let Some(status) = found {
                 return Some((status, exceeded));
             }
-            if let Some(ending) = watch.as_mut().and_then(Watch::look) {
+            if let Some(ending) = watch.as_mut().and_then(|watch| watch.look(&self.processes)) {
                 exceeded = Some(ending);
                 watch = None;
-                kill_everyone();
+                self.processes.kill();
             }
             let mut polled = [
                 PollFd::new(&self.signals, PollFlags::IN),
@@ -220,36 +250,10 @@ impl Init<'_> {
             let _ = rustix::event::poll(&mut polled, timeout.as_ref());
             if !polled[1].revents().is_empty() {
                 self.supervisor.receive::<InitRequest>().ok().flatten()?;
-                kill_everyone();
+                self.processes.kill();
             }
         }
     }
-}
-
-/// Calls `each` for every child that has ended.
-fn reap(flags: libc::c_int, mut each: impl FnMut(libc::pid_t, libc::c_int)) {
-    loop {
-        let mut status = 0;
-        // SAFETY: the status is a valid place to write to.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
-        match pid {
-            0 => return,
-            pid if pid > 0 => each(pid, status),
-            _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
-            _ => return,
-        }
-    }
-}
-
-fn kill_everyone() {
-    // SAFETY: as process 1 of a namespace, -1 means everyone else in it.
-    unsafe { libc::kill(-1, libc::SIGKILL) };
-}
-
-/// Kills all that is left and waits until it is gone.
-fn kill_all() {
-    kill_everyone();
-    reap(0, |_, _| {});
 }
 
 fn ending(status: libc::c_int) -> Ending {

@@ -1,5 +1,6 @@
 //! The helper processes: see the diagram in [`super`].
 
+mod bare;
 mod caller;
 mod checkout;
 mod confine;
@@ -19,6 +20,7 @@ mod metadata;
 mod mounts;
 mod network;
 mod overlay;
+mod processes;
 mod remove;
 mod session;
 mod snapshot;
@@ -26,24 +28,31 @@ mod supervisor;
 mod terminal;
 mod watch;
 
+pub(super) use processes::adopt_orphans;
+
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::Isolation;
 use super::messages::{ROOT_NAME, SESSION_NAME};
 use super::wire::Connection;
 
 /// Takes over, and never returns, in a process that was started as a helper of the sandbox;
 /// returns at once in any other. Call it first in `main`, before threads, logging and arguments.
 pub fn helper_main_if_requested() {
-    let Some(name) = std::env::args_os().next() else { return };
-    let main: fn(Connection) -> i32 = match name.as_bytes() {
+    let mut arguments = std::env::args_os();
+    let Some(name) = arguments.next() else { return };
+    let main: fn(Connection, Isolation) -> i32 = match name.as_bytes() {
         name if name == SESSION_NAME.as_bytes() => session::main,
         name if name == ROOT_NAME.as_bytes() => supervisor::main,
         _ => return,
     };
     let status = match take_socket() {
-        Ok(connection) => main(connection),
+        Ok(connection) => {
+            let word = arguments.next().unwrap_or_default();
+            main(connection, Isolation::from_word(word.as_bytes()))
+        }
         Err(error) => {
             eprintln!("{}: {error}", name.display());
             1

@@ -18,7 +18,7 @@ pub(super) const MOUNT_POINTS: [&str; 5] = ["build", "dev", "proc", "sys", "tmp"
 /// The device nodes that commands see, bound from the host.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-const DEVICE_LINKS: [(&str, &str); 5] = [
+pub(super) const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),

@@ -70,7 +70,8 @@ fn open_mounted(request: &RootRequest) -> Result<OwnedFd, Failure> {
     open_absolute(&request.work.join("root"))
 }
 
-fn ensure_directory(path: &Path) -> Result<OwnedFd, Failure> {
+/// Makes a directory of root's with mode 0755, if there is none.
+pub(super) fn ensure_directory(path: &Path) -> Result<OwnedFd, Failure> {
     let mode = Mode::from_raw_mode(0o755);
     match caller::at_parent(path, |parent, name| rustix::fs::mkdirat(parent, name, mode)) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -92,7 +93,8 @@ fn prepare_work(request: &RootRequest) -> Result<Work, Failure> {
     Ok(Work { overlay: ensure_directory(&request.work.join("overlay"))?, root, skeleton })
 }
 
-fn make_mount_points(base: &OwnedFd) -> Result<(), Failure> {
+/// Makes the mount points that trees may lack.
+pub(super) fn make_mount_points(base: &OwnedFd) -> Result<(), Failure> {
     for path in MOUNT_POINTS {
         match rustix::fs::mkdirat(base, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}

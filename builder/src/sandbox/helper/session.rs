@@ -11,34 +11,51 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
+use super::super::Isolation;
 use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
+use super::processes::Processes;
 use super::{caller, checkout, descriptor_path, difference, directory, emulate, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
 
 /// Runs until the control connection closes.
-pub(super) fn main(control: Connection) -> i32 {
-    let entered = enter_user_namespace();
+pub(super) fn main(control: Connection, isolation: Isolation) -> i32 {
+    // Ctrl-C at a terminal is the program's to handle.
+    let _ = rustix::process::setsid();
+    let entered = match isolation {
+        Isolation::Namespaces => enter_user_namespace().map(|()| None),
+        // What orphans leave behind when the program dies has no namespace to end with.
+        Isolation::None => Processes::of_descendants().map(Some),
+    };
+    let (entered, descendants) = match entered {
+        Ok(descendants) => (Ok(()), descendants),
+        Err(failure) => (Err(failure), None),
+    };
     if !answer(&control, entered) {
         return 1;
     }
     if !matches!(control.receive::<()>(), Ok(Some(_))) {
         return 1;
     }
-    if !answer(&control, settle()) {
+    if !answer(&control, settle(isolation)) {
         return 1;
     }
     while let Ok(Some(frame)) = control.receive::<Service>() {
         let Some(descriptor) = frame.descriptors.into_iter().next() else { continue };
-        let serve: fn(OwnedFd) = match frame.message {
+        let serve: fn(OwnedFd, Isolation) = match frame.message {
             Service::Work => serve_work,
             Service::Root => serve_root,
         };
         // Without a thread the connection closes, and the caller is told by that.
-        let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || serve(descriptor));
+        let _ = std::thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(move || serve(descriptor, isolation));
+    }
+    if let Some(descendants) = descendants {
+        descendants.end();
     }
     0
 }
@@ -50,15 +67,27 @@ fn answer(connection: &Connection, result: Result<(), Failure>) -> bool {
 }
 
 fn enter_user_namespace() -> Result<(), Failure> {
-    // Ctrl-C at a terminal is the program's to handle.
-    let _ = rustix::process::setsid();
     // SAFETY: this process has one thread and shares no descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
         .map_err(|error| Failure::namespace("user namespaces are refused", error.into()))
 }
 
 /// Becomes root inside, with an own mount namespace.
-fn settle() -> Result<(), Failure> {
+fn settle(isolation: Isolation) -> Result<(), Failure> {
+    if isolation == Isolation::Namespaces {
+        become_root()?;
+    }
+    rustix::process::umask(Mode::empty());
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+    new_keyring();
+    Ok(())
+}
+
+fn become_root() -> Result<(), Failure> {
     let refused = |what: &str, error: rustix::io::Errno| {
         Failure::namespace(&format!("{what} is refused inside a user namespace"), error.into())
     };
@@ -74,15 +103,7 @@ fn settle() -> Result<(), Failure> {
         .map_err(|error| refused("a mount namespace", error))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)
-        .map_err(|error| refused("making mounts private", error))?;
-    rustix::process::umask(Mode::empty());
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit { current: limit.maximum, maximum: limit.maximum },
-    );
-    new_keyring();
-    Ok(())
+        .map_err(|error| refused("making mounts private", error))
 }
 
 /// Leaves the caller's session keyring behind.
@@ -95,9 +116,10 @@ fn new_keyring() {
     };
 }
 
-fn serve_root(descriptor: OwnedFd) {
+fn serve_root(descriptor: OwnedFd, isolation: Isolation) {
     let started = Command::new("/proc/self/exe")
         .arg0(ROOT_NAME)
+        .arg(isolation.word())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(descriptor))
@@ -109,7 +131,7 @@ fn serve_root(descriptor: OwnedFd) {
     }
 }
 
-fn serve_work(descriptor: OwnedFd) {
+fn serve_work(descriptor: OwnedFd, _: Isolation) {
     let connection = Connection::from(descriptor);
     let Ok(Some(frame)) = connection.receive::<Work>() else { return };
     let result = match frame.message {

@@ -7,23 +7,31 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
+use super::super::Isolation;
 use super::super::error::{At, Failure};
 use super::super::identity::ID_COUNT;
 use super::super::messages::{Opened, RootOperation};
 use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
+use super::bare::{self, Covered};
 use super::disk::DiskWatch;
+use super::lowers::Lowers;
+use super::processes::Processes;
 use super::snapshot::Snapshot;
 use super::{execute, files, filter, init, mounts, overlay, terminal};
 
 /// Serves one root until its connection closes.
-pub(super) fn main(caller: Connection) -> i32 {
+pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
     let session = rustix::process::getppid();
     if !die_with(session) {
         return 1;
     }
     let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
-    match Supervisor::open(&frame.message, session) {
+    let opened = match isolation {
+        Isolation::Namespaces => Supervisor::open(&frame.message, session),
+        Isolation::None => Supervisor::open_bare(&frame.message),
+    };
+    match opened {
         Ok((mut supervisor, opened)) => {
             if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
                 supervisor.serve(&caller);
@@ -45,18 +53,44 @@ pub(super) struct Supervisor {
     process: Pid,
     snapshot: Snapshot,
     storage: Storage,
+    /// What is covered, where nothing is mounted.
+    bare: Option<Bare>,
     /// The inner end of the terminal of the next command.
     pub(super) terminal: Option<OwnedFd>,
 }
 
+/// What a root without namespaces needs to be closed.
+struct Bare {
+    covered: Covered,
+    descendants: Processes,
+}
+
 impl Supervisor {
+    /// Opens a root without namespaces and mounts.
+    fn open_bare(request: &RootRequest) -> Result<(Self, Opened), Failure> {
+        let filter = filter::compile(Isolation::None)
+            .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
+        let descendants = Processes::of_descendants()?;
+        let (root, upper, mut opened) = bare::copy_root(request)?;
+        let covered = Covered::furnish(&root, request)?;
+        rustix::process::fchdir(&root).at("enter", &request.upper)?;
+        let (init, process, undisguised) = start_init(request, Isolation::None, &filter)?;
+        rustix::process::chdir("/").at("enter", "/")?;
+        opened.undisguised = undisguised;
+        opened.init = process.as_raw_nonzero().get().unsigned_abs();
+        let (storage, lowers) = (opened.storage, Lowers::open(&request.lower)?);
+        let snapshot = Snapshot::take(upper, lowers, storage, covered.paths().to_vec())?;
+        let bare = Some(Bare { covered, descendants });
+        Ok((Self { root, init, process, snapshot, storage, bare, terminal: None }, opened))
+    }
+
     fn open(request: &RootRequest, session: Option<Pid>) -> Result<(Self, Opened), Failure> {
         // SAFETY: this process has one thread and shares no descriptor table.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private).at("make private", "/")?;
-        let filter = filter::compile()
+        let filter = filter::compile(Isolation::Namespaces)
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
         let (root, upper, mut opened) = overlay::mount_root(request)?;
         // Looking at files as the caller took the wish back, as every change of ids does.
@@ -66,13 +100,13 @@ impl Supervisor {
         mounts::furnish(&root, request)?;
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process, undisguised) = start_init(request, &filter)?;
+        let (init, process, undisguised) = start_init(request, Isolation::Namespaces, &filter)?;
         opened.undisguised = undisguised;
         opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
-        let snapshot = Snapshot::take(upper)?;
-        let storage = opened.storage;
-        Ok((Self { root, init, process, snapshot, storage, terminal: None }, opened))
+        let (storage, lowers) = (opened.storage, Lowers::open(&request.lower)?);
+        let snapshot = Snapshot::take(upper, lowers, storage, Vec::new())?;
+        Ok((Self { root, init, process, snapshot, storage, bare: None, terminal: None }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -113,8 +147,7 @@ impl Supervisor {
                     }
                 }
                 RootOperation::Close => {
-                    self.close();
-                    let _ = caller.send(&Ok::<(), Failure>(()));
+                    let _ = caller.send(&self.close());
                     return;
                 }
             };
@@ -122,7 +155,8 @@ impl Supervisor {
                 break;
             }
         }
-        self.close();
+        // Nobody is there to be told.
+        let _ = self.close();
     }
 
     fn read(&self, caller: &Connection, path: &str) -> io::Result<()> {
@@ -139,10 +173,15 @@ impl Supervisor {
     }
 
     /// Ends init and with it everything in its process namespace.
-    fn close(&self) {
+    fn close(&self) -> Result<(), Failure> {
         let _ = rustix::process::kill_process(self.process, Signal::KILL);
         let _ = rustix::process::waitpid(Some(self.process), WaitOptions::empty());
+        if let Some(bare) = &self.bare {
+            bare.descendants.end();
+            return bare.covered.restore();
+        }
         let _ = rustix::mount::unmount(super::descriptor_path(&self.root), UnmountFlags::DETACH);
+        Ok(())
     }
 }
 
@@ -156,23 +195,28 @@ fn die_with(parent: Option<Pid>) -> bool {
 /// Starts init in new namespaces and waits until it is ready.
 fn start_init(
     request: &RootRequest,
+    isolation: Isolation,
     filter: &seccompiler::BpfProgram,
 ) -> Result<(Connection, Pid, Option<String>), Failure> {
     let (init, other) = Connection::pair().at("make a connection for", "init")?;
-    let flags = libc::CLONE_NEWUSER
+    let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | libc::SIGCHLD;
+        | libc::CLONE_NEWCGROUP;
+    let flags = libc::SIGCHLD
+        | match isolation {
+            Isolation::Namespaces => namespaces,
+            Isolation::None => 0,
+        };
     // SAFETY: without a stack and CLONE_VM this is fork into new namespaces; this process has one
     // thread, so the child may do anything.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if pid == 0 {
         drop(init);
-        let status = init::main(&Connection::from(other), request, filter);
+        let status = init::main(&Connection::from(other), request, isolation, filter);
         // SAFETY: the supervisor's state is not this process's to run down.
         unsafe { libc::_exit(status) };
     }
@@ -182,7 +226,11 @@ fn start_init(
         let error = io::Error::last_os_error();
         return Err(Failure::namespace("a set of namespaces is refused", error));
     };
-    for file in ["uid_map", "gid_map"] {
+    let maps: &[&str] = match isolation {
+        Isolation::Namespaces => &["uid_map", "gid_map"],
+        Isolation::None => &[],
+    };
+    for file in maps {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
     }

@@ -1,10 +1,10 @@
 //! Init's watch over what the processes of its namespace use together.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use super::super::request::Ending;
 use super::super::resources::{Limit, Resources};
+use super::processes::Processes;
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -35,17 +35,18 @@ impl Watch {
     }
 
     /// Looks, if it is time to; the limit that is exceeded.
-    pub(super) fn look(&mut self) -> Option<Ending> {
+    pub(super) fn look(&mut self, processes: &Processes) -> Option<Ending> {
         if Instant::now() < self.next {
             return None;
         }
-        let exceeded = self.exceeded();
+        let exceeded = self.exceeded(processes);
         self.next = Instant::now() + INTERVAL;
         exceeded.map(Ending::Limit)
     }
 
-    fn exceeded(&self) -> Option<Limit> {
-        let processes = processes();
+    fn exceeded(&self, all: &Processes) -> Option<Limit> {
+        let processes: Vec<Process> =
+            all.list().into_iter().filter_map(|pid| Process::read(all, pid)).collect();
         let threads = || processes.iter().map(|process| process.threads).sum::<u64>();
         if self.limits.processes.is_some_and(|most| threads() >= u64::from(most)) {
             return Some(Limit::Processes);
@@ -63,7 +64,7 @@ impl Watch {
         if at_most + files <= most {
             return None;
         }
-        let really: u64 = processes.iter().map(Process::proportional).sum();
+        let really: u64 = processes.iter().map(|process| process.proportional(all)).sum();
         (really + files > most).then_some(Limit::Memory)
     }
 }
@@ -79,10 +80,8 @@ struct Process {
 }
 
 impl Process {
-    fn read(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Fields from the third on (proc(5)): the second is a name that may hold anything.
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    fn read(all: &Processes, pid: u32) -> Option<Self> {
+        let fields = all.status(pid)?;
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let ticks: u64 = (14..=17).filter_map(field).sum();
         Some(Self {
@@ -94,9 +93,8 @@ impl Process {
     }
 
     /// Its share of the memory that it has mapped, files in memory excepted.
-    fn proportional(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid));
-        let Ok(text) = text else { return self.resident };
+    fn proportional(&self, all: &Processes) -> u64 {
+        let Some(text) = all.read(self.pid, "smaps_rollup") else { return self.resident };
         let field = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name))?;
             value.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
@@ -107,17 +105,6 @@ impl Process {
             None => 0,
         }
     }
-}
-
-/// All processes but init.
-fn processes() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| pid != 1)
-        .filter_map(Process::read)
-        .collect()
 }
 
 /// Bytes of the files in a directory, if that is a tmpfs.

@@ -270,7 +270,8 @@ fn subkeys_need_a_binding_the_flag_and_their_own_consent() {
     assert_eq!(reason(gpg.verify(&without_consent, &message)), Rejection::Unbound);
 
     // Another's subkey in one's own certificate: its binding was made by somebody else.
-    gpg.key("thief", &[], "cert", "0");
+    // A key must not be newer than what it has signed.
+    gpg.key("thief", &earlier, "cert", "0");
     let mut subkey = false;
     let stolen = edit(&keys, |packet| {
         subkey |= matches!(packet, Packet::PublicSubkey(_));

@@ -1,0 +1,120 @@
+//! Hosts that forbid namespaces: root builds with `--sandbox=none`, loudly, and gets the same image.
+//!
+//! Needs root and bubblewrap, which puts the command behind a filter that refuses namespaces, as
+//! container engines have it.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+
+mod common;
+
+use std::io::{Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::process::Output;
+
+use common::{Project, World, can_run, expect_failure};
+
+/// A system call filter (seccomp(2)) that refuses new namespaces and mounts.
+fn filter() -> std::fs::File {
+    let step = |code: u16, jt: u8, jf: u8, k: u32| {
+        [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat()
+    };
+    let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let mut program = vec![step(0x20, 0, 0, 0)];
+    for call in [libc::SYS_unshare, libc::SYS_mount, libc::SYS_fsopen, libc::SYS_umount2] {
+        program.push(step(0x15, 0, 1, u32::try_from(call).unwrap()));
+        program.push(step(0x06, 0, 0, denied));
+    }
+    program.push(step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&program.concat()).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// `drystone build` where namespaces are forbidden.
+fn build(world: &World, project: &Project, arguments: &[&str]) -> Output {
+    let filter = filter();
+    // SAFETY: the descriptor is open; without its flag the program below inherits it.
+    unsafe { libc::fcntl(filter.as_raw_fd(), libc::F_SETFD, 0) };
+    let mut command = std::process::Command::new("bwrap");
+    world.environment(&mut command);
+    command
+        .args(["--dev-bind", "/", "/", "--seccomp", &filter.as_raw_fd().to_string()])
+        .args([env!("CARGO_BIN_EXE_drystone"), "build"])
+        .arg(project.folder.join("image.toml"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn digest(answer: &[u8]) -> String {
+    let answer = String::from_utf8_lossy(answer);
+    answer.trim_end().split_once('@').unwrap().1.to_owned()
+}
+
+#[test]
+fn root_builds_the_same_image_without_a_sandbox() {
+    if !can_run(&["bwrap"], true) {
+        return;
+    }
+    let Some(world) = World::shared() else { return };
+    let project = world.project(
+        "bare",
+        r#"
+name = "bare"
+[debian]
+suite = "bookworm"
+packages = ["dbus", "cron"]
+[recipe.hello]
+source = "hello"
+script = 'mkdir -p "$out/srv" && cat word > "$out/srv/word"'
+[image]
+recipes = ["hello"]
+[finish]
+script = "echo done > /etc/finished"
+"#,
+    );
+    // No earlier run has built it.
+    project.write("hello/word", &world.path("").display().to_string());
+
+    let refused = build(&world, &project, &[]);
+    expect_failure(&refused, 8, &["user namespaces are refused", "--sandbox=none"]);
+
+    let bare = build(&world, &project, &["--sandbox=none"]);
+    let said = String::from_utf8_lossy(&bare.stderr);
+    assert!(bare.status.success(), "{said}");
+    assert!(said.contains("--sandbox=none: scripts run as this machine's root"), "{said}");
+    let sandboxed = world.build(&project, &[]);
+    assert_eq!(digest(&bare.stdout), sandboxed.digest, "{said}");
+    // The store of the other builds has nothing of it.
+    assert!(world.store.join("unsandboxed/db.sqlite").exists());
+    let again = build(&world, &project, &[]);
+    assert!(again.status.success(), "what a sandbox made needs none: it is in the store");
+}
+
+#[test]
+fn nothing_of_it_is_shared_or_signed() {
+    if !can_run(&["bwrap"], true) {
+        return;
+    }
+    let Some(world) = World::fresh() else { return };
+    let cache = world.path("cache");
+    let project = world.project(
+        "alone",
+        "name = \"alone\"\n[debian]\nsuite = \"bookworm\"\npackages = [\"busybox-static\"]\n\
+         [finish]\nscript = \"touch /etc/finished\"\n",
+    );
+    let key = world.path("ci.key");
+    common::succeed(world.drystone(&["key", "generate", "ci", "--output"]).arg(&key));
+    let (key, cache_name) = (key.display().to_string(), format!("file:{}", cache.display()));
+    let share = ["--signing-key", &key, "--cache", &cache_name];
+    let bare = build(&world, &project, &[&share[..], &["--sandbox=none"]].concat());
+    assert!(bare.status.success(), "{}", String::from_utf8_lossy(&bare.stderr));
+    let is_empty = !cache.exists() || std::fs::read_dir(&cache).unwrap().next().is_none();
+    assert!(is_empty, "the cache was written");
+
+    let target = format!("file:{}", world.path("pushed").display());
+    let signing = [&share[..], &["--sandbox=none", "--push", &target, "--sign"]].concat();
+    let refused = build(&world, &project, &signing);
+    expect_failure(&refused, 2, &["what was built without a sandbox is not signed"]);
+}
