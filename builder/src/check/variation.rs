@@ -123,24 +123,27 @@ pub struct Variation {
     holds_random: bool,
     /// When the run began, in seconds since 1970.
     since: i64,
+    /// Whether another clock is that of files too.
+    has_files: bool,
 }
 
 impl Variation {
     /// The usual surroundings.
     pub const fn none() -> Self {
-        Self { kinds: BTreeSet::new(), holds_random: false, since: 0 }
+        Self { kinds: BTreeSet::new(), holds_random: false, since: 0, has_files: true }
     }
 
     /// Varies these kinds, in a run that begins now.
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(now.as_secs()).unwrap_or(0);
-        Self { kinds: kinds.into_iter().collect(), holds_random: false, since }
+        Self { kinds: kinds.into_iter().collect(), holds_random: false, since, has_files: true }
     }
 
     /// The second run of a step that is built twice: another clock and other process numbers.
     pub fn second_run() -> Self {
-        Self::of([Kind::Clock, Kind::Processes])
+        // Hardly a package asks how old a file is that it has just made, and every one looks at many.
+        Self { has_files: false, ..Self::of([Kind::Clock, Kind::Processes]) }
     }
 
     /// Varies nothing, and gives the same random numbers every time.
@@ -155,7 +158,7 @@ impl Variation {
 
     /// Sets a root up.
     pub fn apply_to_root(&self, request: &mut RootRequest) {
-        let clock = ShiftedClock { ahead: AHEAD, since: self.since };
+        let clock = ShiftedClock { ahead: AHEAD, since: self.since, files: self.has_files };
         request.disguise = Disguise {
             clock: self.has(Kind::Clock).then_some(clock),
             reverse_directories: self.has(Kind::DirectoryOrder),

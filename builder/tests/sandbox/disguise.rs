@@ -24,7 +24,7 @@ fn now() -> i64 {
 }
 
 fn clock_ahead() -> Disguise {
-    let clock = Some(ShiftedClock { ahead: AHEAD, since: now() });
+    let clock = Some(ShiftedClock { ahead: AHEAD, since: now(), files: true });
     Disguise { clock, ..Disguise::default() }
 }
 

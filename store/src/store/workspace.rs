@@ -25,6 +25,7 @@ impl Workspace {
             .tempdir_in(&parent)
             .map_err(StoreError::io("create a directory in", &parent))?
             .keep();
+        super::spread(&directory);
         // The lock gets its name when it is held: others take one that is free for a dead one's.
         let (new, path) = (directory.join("lock.new"), directory.join("lock"));
         let lock = File::create(&new).map_err(StoreError::io("create", &new))?;

@@ -88,7 +88,7 @@ pub(super) fn calls(disguise: &Disguise) -> Vec<(libc::c_long, Call, When)> {
         #[cfg(target_arch = "x86_64")]
         calls.extend(OLD_CLOCK);
     }
-    if disguise.clock.is_some() || disguise.other_inodes {
+    if disguise.clock.is_some_and(|clock| clock.files) || disguise.other_inodes {
         calls.extend(FILES);
         #[cfg(target_arch = "x86_64")]
         calls.extend(OLD_FILES);
