@@ -213,7 +213,7 @@ class Updates:
         return pushed
 
     def push_as(self, division: str, number: int) -> tuple[str, list]:
-        reference = f"{self.registry}/updates-{self.size}-{division}:{number}"
+        reference = f"{self.registry}/updates-{self.size}-{division.lower()}:{number}"
         answer = json.loads(self.command("build", "--json", "--push", reference).stdout)
         layers = answer["platforms"][0]["layers"]
         return reference, [(layer["digest"], layer["size"]) for layer in layers]

@@ -6,7 +6,9 @@ use std::path::Path;
 use drystone_builder::base::{BaseImages, BaseSource};
 use drystone_builder::build::Built;
 use drystone_builder::lock::{Lock, LockError, PackageKey, Written};
-use drystone_builder::resolve::{Resolver, Sources, Update, is_complete, record_trees};
+use drystone_builder::resolve::{
+    MissingFile, Resolver, Sources, Update, is_complete, record_trees,
+};
 use drystone_builder::settings::Settings;
 use drystone_builder::spec::{Image, ImageName, Name, PackageName, Platform};
 use drystone_cache::registry::Registries;
@@ -188,6 +190,20 @@ impl Locking<'_> {
         let resolver = self.resolver(image);
         let unproved = interrupt::or_cancelled(resolver.verify_lock(image, lock));
         Ok(runtime.block_on(unproved).map_err(Failure::of)??)
+    }
+
+    /// The packages of the image's suite that have a file.
+    pub fn packages_with(
+        &self,
+        runtime: &Runtime,
+        image: &Image,
+        lock: &Lock,
+        platform: Platform,
+        file: &MissingFile,
+    ) -> Result<Vec<String>, Failure> {
+        let resolver = self.resolver(image);
+        let found = interrupt::or_cancelled(resolver.packages_with(image, lock, platform, file));
+        Ok(runtime.block_on(found).map_err(Failure::of)??)
     }
 
     fn resolver(&self, image: &Image) -> Resolver<'_> {

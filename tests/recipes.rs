@@ -168,6 +168,15 @@ fn what_is_wrong_is_told_with_its_mend() {
             &["`gcc` comes with Debian's package gcc", "`debian`"],
         ),
         (
+            "header",
+            image(
+                "[recipe.app]\ndebian = [\"gcc\", \"libc6-dev\"]\n\
+                 script = \"echo '#include <zlib.h>' | gcc -E -\"\n",
+            ),
+            1,
+            &["`zlib.h` comes with Debian's package zlib1g-dev", "`debian`"],
+        ),
+        (
             "hangs",
             image("[recipe.app]\nscript = \"sleep 60\"\ntime-limit = \"1s\"\n"),
             1,

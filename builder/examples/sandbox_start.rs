@@ -4,7 +4,7 @@
 //! sandbox_start FOLDER TREES ROUNDS
 //! ```
 //!
-//! Makes a root of so many trees in the folder, and prints a line for each round: the milliseconds
+//! Makes a root of so many trees in a store in the folder, and prints a line for each round: the milliseconds
 //! from an open session to a closed root, and those that bwrap takes for `true` with as many
 //! read-only binds, since Debian's knows no overlays. The last line is the time of a session.
 
@@ -17,6 +17,7 @@ use std::time::Instant;
 use drystone_builder::sandbox::{
     Command, IdMap, Resources, RootRequest, Session, helper_main_if_requested,
 };
+use drystone_store::store::Store;
 use drystone_store::tar::TreeWriter;
 use drystone_store::tree::{Entry, TreePath, TreeSpool};
 
@@ -29,7 +30,9 @@ fn main() -> Outcome<()> {
         return Err("give FOLDER TREES ROUNDS".into());
     };
     let (folder, trees) = (Path::new(folder), trees.parse::<usize>()?);
-    std::fs::create_dir_all(folder)?;
+    // Roots stand in a store's own directory for what passes, as those of builds do.
+    let store = Store::open(folder)?;
+    let folder = store.temporary_directory();
     let map = IdMap::discover()?;
     let begin = Instant::now();
     let session = Session::start(&map)?;

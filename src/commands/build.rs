@@ -26,7 +26,7 @@ use drystone_builder::output::{self, ImageName};
 use drystone_builder::progress::Progress;
 use drystone_builder::realise::Checkouts;
 use drystone_builder::recipe::git::{Commit, GitError};
-use drystone_builder::recipe::{RecipeError, Wanted};
+use drystone_builder::recipe::{RecipeError, Wanted, comes_with};
 use drystone_builder::resolve::{ImportError, Imports, Sources, import_packages};
 use drystone_builder::sandbox::Isolation;
 use drystone_builder::settings::Settings;
@@ -568,7 +568,31 @@ impl Work<'_> {
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
         };
-        work(&builder, &request).map_err(|error| self.explained(error.into()))
+        work(&builder, &request)
+            .map_err(|error| self.explained(self.with_packages(lock, error).into()))
+    }
+
+    /// Names the packages that have what a script looked for, where an archive can be asked.
+    fn with_packages(&self, lock: &Lock, mut error: BuildError) -> BuildError {
+        if self.locking.offline {
+            return error;
+        }
+        if let BuildError::Recipe(RecipeError::Failed(failed)) = &mut error
+            && let Some(missing) = &failed.missing
+            && let Some(&platform) = self.platforms.first()
+        {
+            match self.locking.packages_with(&self.runtime, self.image, lock, platform, missing) {
+                Ok(names) if !names.is_empty() => {
+                    failed.hint = Some(comes_with(&missing.tail, &names));
+                }
+                Ok(_) => {}
+                // The script's failure is what matters.
+                Err(failure) => {
+                    tracing::debug!(why = ?failure.messages(), "the archive did not tell");
+                }
+            }
+        }
+        error
     }
 
     /// Why a build has failed in which nothing may be built: the list of what is missing.

@@ -43,6 +43,16 @@ pub enum Owner {
     Nobody,
 }
 
+impl Owner {
+    /// The package, if it is one.
+    pub fn package(&self) -> Option<String> {
+        match self {
+            Self::Package(name) => Some(name.clone()),
+            Self::Recipe(_) | Self::Nobody => None,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Found {

@@ -24,6 +24,7 @@ mod files;
 mod finish_script;
 mod languages;
 mod layer_plan;
+mod recipe_root;
 mod recipes;
 mod remote_files;
 mod share;

@@ -14,22 +14,15 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::again::RecipeAgain;
 use super::closure::{Owner, closure};
-use super::system_texts::SystemTexts;
-use super::{
-    BuildError, BuildRequest, Builder, RemoteFile, StackView, corrections, listing, state_table,
-};
+use super::{BuildError, BuildRequest, Builder, RemoteFile, StackView, listing, state_table};
 use crate::check::Variation;
-use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
-use crate::lock::{LockedPlatform, PackageKey};
+use crate::lock::PackageKey;
 use crate::progress::Event;
-use crate::recipe::{
-    Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, plain, read_source,
-};
+use crate::recipe::{Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, read_source};
 use crate::sandbox::Ending;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
-use crate::stack::PathRules;
 
 /// How recipes are built.
 #[derive(Debug, Clone)]
@@ -396,70 +389,6 @@ impl Builder<'_> {
             }
             other => other,
         })
-    }
-
-    /// The trees of a recipe's packages as configured, in their plain form, lowest first.
-    fn recipe_root(
-        &self,
-        platform: Platform,
-        locked: &LockedPlatform,
-        inputs: &BTreeSet<PackageKey>,
-        imported: &BTreeMap<PackageKey, ImportedDeb>,
-        table: &StateTable,
-    ) -> Result<Vec<(Owner, Output)>, BuildError> {
-        let workshop = Workshop {
-            store: self.store,
-            checkouts: self.checkouts,
-            progress: self.progress,
-            compression: Compression::Store1,
-            architecture: platform.debian_name(),
-        };
-        let essential = self.load(imported, &locked.essential)?;
-        let stage = |below, packages| {
-            configure::Stage::new(workshop, below, packages, Vec::new(), PinnedIds::default())
-        };
-        let first = self.realise_stage(&stage(None, essential)?, table)?;
-        let stages = match inputs.is_empty() {
-            true => vec![first],
-            false => {
-                let second = stage(Some(&first), self.load(imported, inputs)?)?;
-                let second = self.realise_stage(&second, table)?;
-                vec![first, second]
-            }
-        };
-        let last = stages.last().expect("the Essential stage is always there");
-        let mut trees = last.trees.clone();
-        trees.extend(self.recipe_corrections(&stages, last)?);
-        let names: BTreeMap<_, _> = last
-            .packages
-            .iter()
-            .map(|package| (*package.data.path.hash(), package.name.as_str()))
-            .collect();
-        let owned = trees.iter().map(|tree| {
-            let owner = match names.get(tree.path.hash()) {
-                Some(name) => Owner::Package((*name).to_owned()),
-                None => Owner::Nobody,
-            };
-            Ok((owner, plain(self.store, tree)?))
-        });
-        owned.collect()
-    }
-
-    /// Who owns paths that several packages claim, where configuration did not decide it.
-    fn recipe_corrections(
-        &self,
-        stages: &[Configured],
-        last: &Configured,
-    ) -> Result<Option<Output>, BuildError> {
-        let outs: Vec<Output> = stages.iter().rev().map(|stage| stage.out.clone()).collect();
-        let texts = outs.iter().map(|out| SystemTexts::read(self.store, out));
-        let texts = SystemTexts::stacked(texts.collect::<Result<Vec<_>, _>>()?);
-        let rules = PathRules { diversions: texts.all_diversions(), overrides: Vec::new() };
-        let mut spool = self.store.spool();
-        if !corrections::add(self.store, &last.packages, &rules, &outs, &mut spool)? {
-            return Ok(None);
-        }
-        Ok(Some(self.store.add_tree("corrections", Compression::Store1, &mut spool)?))
     }
 
     fn job<'j>(

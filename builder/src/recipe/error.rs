@@ -10,6 +10,7 @@ use super::SourceError;
 use super::git::GitError;
 use super::language::LanguageError;
 use crate::realise::CheckoutError;
+use crate::resolve::MissingFile;
 use crate::sandbox::SandboxError;
 
 /// A script that ran and did not do its work.
@@ -27,6 +28,8 @@ pub struct FailedScript {
     pub log: PathBuf,
     /// What would mend it, where that is known.
     pub hint: Option<String>,
+    /// What it looked for and did not find, where a package would mend it.
+    pub missing: Option<MissingFile>,
 }
 
 impl fmt::Display for FailedScript {

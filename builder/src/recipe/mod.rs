@@ -28,6 +28,7 @@ mod source;
 pub use by_hand::{Person, SCRIPT, Wanted};
 pub use error::{FailedScript, RecipeError};
 pub use graph::{Build, build_all};
+pub use hints::comes_with;
 pub use plain::plain;
 pub use run::{Job, Made, Tools, Workbench};
 pub use source::{SourceError, Sources, read_source};

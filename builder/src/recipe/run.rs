@@ -379,8 +379,8 @@ impl Job<'_> {
     ) -> RecipeError {
         let ending = command.describe(finished.ending);
         let text = String::from_utf8_lossy(&finished.tail);
-        let hint = match finished.limit() {
-            Some(limit) => Some(limit.mend()),
+        let (hint, missing) = match finished.limit() {
+            Some(limit) => (Some(limit.mend()), None),
             None => hints::hint(&text),
         };
         let lines: Vec<&str> = text.lines().collect();
@@ -392,6 +392,7 @@ impl Job<'_> {
             tail,
             log: log.to_owned(),
             hint,
+            missing,
         }))
     }
 }

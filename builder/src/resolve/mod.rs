@@ -14,6 +14,7 @@
 
 mod archives;
 mod complete;
+mod contents;
 mod error;
 mod import;
 mod indexes;
@@ -48,6 +49,7 @@ use request::Task;
 use sources::{Candidate, MAIN};
 
 pub use complete::is_complete;
+pub use contents::MissingFile;
 pub use error::ResolveError;
 pub use import::{ImportError, Imports, import_packages, record_trees, substitutable};
 pub use pins::Update;

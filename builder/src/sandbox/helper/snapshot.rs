@@ -4,8 +4,10 @@
 //! it is compared with the lower trees as well: an overlay copies what is only opened for writing, and
 //! a copy gets new times from what leaves it as it was. So both say the same.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Stat};
 
@@ -48,7 +50,9 @@ impl Mark {
 /// An upper directory and how it looked last time.
 pub(super) struct Snapshot {
     upper: OwnedFd,
-    lowers: Lowers,
+    lower: Vec<PathBuf>,
+    /// The lower trees, opened when they are first needed: most roots never do.
+    opened: OnceCell<Lowers>,
     storage: Storage,
     marks: BTreeMap<String, Mark>,
     /// What was said to have changed.
@@ -61,12 +65,13 @@ impl Snapshot {
     /// Looks for the first time.
     pub(super) fn take(
         upper: OwnedFd,
-        lowers: Lowers,
+        lower: Vec<PathBuf>,
         storage: Storage,
         covered: Vec<String>,
     ) -> Result<Self, Failure> {
         let (marks, told) = (BTreeMap::new(), BTreeSet::new());
-        let mut snapshot = Self { upper, lowers, storage, marks, told, covered };
+        let opened = OnceCell::new();
+        let mut snapshot = Self { upper, lower, opened, storage, marks, told, covered };
         snapshot.marks = snapshot.look()?;
         Ok(snapshot)
     }
@@ -104,17 +109,18 @@ impl Snapshot {
         if *mark == Mark::Whiteout {
             return Ok(false);
         }
-        let Some(found) = self.lowers.find(path)? else { return Ok(false) };
+        let lowers = self.lowers()?;
+        let Some(found) = lowers.find(path)? else { return Ok(false) };
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statat(&self.upper, path, flags).at("look at", path)?;
         let own = || Metadata::read(&self.upper, path, &stat);
         match found {
             Found::Directory(merged) => Ok(file_type(&stat) == FileType::Directory
-                && self.lowers.directory_metadata(&merged, path)? == own()?),
+                && lowers.directory_metadata(&merged, path)? == own()?),
             Found::Other { layer, stat: below } => {
                 let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
                 let look = |stat: &Stat| (stat.st_mode, stat.st_size, time(stat));
-                let root = self.lowers.layer(layer);
+                let root = lowers.layer(layer);
                 if look(&stat) != look(&below) || Metadata::read(root, path, &below)? != own()? {
                     return Ok(false);
                 }
@@ -127,6 +133,14 @@ impl Snapshot {
                 }
             }
         }
+    }
+
+    fn lowers(&self) -> Result<&Lowers, Failure> {
+        if let Some(lowers) = self.opened.get() {
+            return Ok(lowers);
+        }
+        let lowers = Lowers::open(&self.lower)?;
+        Ok(self.opened.get_or_init(|| lowers))
     }
 
     fn look(&self) -> Result<BTreeMap<String, Mark>, Failure> {
@@ -144,8 +158,8 @@ impl Snapshot {
     ) -> Result<(), Failure> {
         let descriptor = directory::open(&self.upper, relative(place))?;
         let names = directory::list(&descriptor, place)?;
-        if hides && let Some(Found::Directory(below)) = self.lowers.find(place)? {
-            for name in self.lowers.children(&below, place)?.into_keys() {
+        if hides && let Some(Found::Directory(below)) = self.lowers()?.find(place)? {
+            for name in self.lowers()?.children(&below, place)?.into_keys() {
                 if names.binary_search(&name).is_err() {
                     marks.insert(join(place, &name), Mark::Whiteout);
                 }

@@ -15,7 +15,6 @@ use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
 use super::bare::{self, Covered};
 use super::disk::DiskWatch;
-use super::lowers::Lowers;
 use super::processes::Processes;
 use super::snapshot::Snapshot;
 use super::{execute, files, filter, init, mounts, overlay, terminal};
@@ -78,8 +77,8 @@ impl Supervisor {
         rustix::process::chdir("/").at("enter", "/")?;
         opened.undisguised = undisguised;
         opened.init = process.as_raw_nonzero().get().unsigned_abs();
-        let (storage, lowers) = (opened.storage, Lowers::open(&request.lower)?);
-        let snapshot = Snapshot::take(upper, lowers, storage, covered.paths().to_vec())?;
+        let (storage, lower) = (opened.storage, request.lower.clone());
+        let snapshot = Snapshot::take(upper, lower, storage, covered.paths().to_vec())?;
         let bare = Some(Bare { covered, descendants });
         Ok((Self { root, init, process, snapshot, storage, bare, terminal: None }, opened))
     }
@@ -104,8 +103,8 @@ impl Supervisor {
         opened.undisguised = undisguised;
         opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
-        let (storage, lowers) = (opened.storage, Lowers::open(&request.lower)?);
-        let snapshot = Snapshot::take(upper, lowers, storage, Vec::new())?;
+        let (storage, lower) = (opened.storage, request.lower.clone());
+        let snapshot = Snapshot::take(upper, lower, storage, Vec::new())?;
         Ok((Self { root, init, process, snapshot, storage, bare: None, terminal: None }, opened))
     }
 

@@ -212,19 +212,9 @@ pub async fn fetch_packages_index(
             architecture: architecture.to_owned(),
         });
     };
-    let suite_folder = suite_folder(suite);
-    let address = |path: &str| address_of(mirror, &format!("{suite_folder}/{path}"));
-    let mut urls = Vec::new();
-    if release.by_hash() {
-        // Immune to a mirror that is just being updated.
-        urls.push(address(&format!("{folder}by-hash/SHA256/{}", sha256.to_hex())));
-    }
-    urls.push(address(&path));
     let name = format!("{suite} {component} {architecture} packages");
-    let packed = downloader
-        .fetch_verified(&name, &urls, sha256, size, observer)
-        .await
-        .map_err(|source| ArchiveError::Fetch { what: format!("{path} of `{suite}`"), source })?;
+    let listed = Listed { mirror, suite, by_hash: release.by_hash(), path: &path, sha256, size };
+    let packed = listed.fetch(downloader, &name, observer).await?;
     let stated = release.file(&plain);
     let worker = {
         let path = path.clone();
@@ -235,6 +225,68 @@ pub async fn fetch_packages_index(
         Err(ArchiveError::Decompress { path: path.clone(), source })
     })?;
     Ok(PackagesIndex { bytes, path, sha256 })
+}
+
+/// Fetches the index of the files that an architecture's packages have: its path, and its bytes as
+/// gzip packs them. `None` where the Release lists none.
+///
+/// # Errors
+///
+/// [`ArchiveError::Fetch`].
+pub async fn fetch_contents(
+    downloader: &Downloader,
+    mirror: &Url,
+    suite: &str,
+    release: &(dyn ReleaseFiles + Sync),
+    component: &str,
+    architecture: &str,
+    observer: &dyn DownloadObserver,
+) -> Result<Option<(String, Bytes)>, ArchiveError> {
+    // Some archives have one index for all components.
+    let places =
+        [format!("{component}/Contents-{architecture}.gz"), format!("Contents-{architecture}.gz")];
+    let found = places.into_iter().find_map(|path| release.file(&path).map(|it| (path, it)));
+    let Some((path, (sha256, size))) = found else { return Ok(None) };
+    let name = format!("{suite} {component} {architecture} contents");
+    let listed = Listed { mirror, suite, by_hash: release.by_hash(), path: &path, sha256, size };
+    let packed = listed.fetch(downloader, &name, observer).await?;
+    Ok(Some((path, packed)))
+}
+
+/// A file that a Release lists.
+struct Listed<'a> {
+    mirror: &'a Url,
+    suite: &'a str,
+    by_hash: bool,
+    /// Relative to the Release.
+    path: &'a str,
+    sha256: BlobDigest,
+    size: u64,
+}
+
+impl Listed<'_> {
+    async fn fetch(
+        &self,
+        downloader: &Downloader,
+        name: &str,
+        observer: &dyn DownloadObserver,
+    ) -> Result<Bytes, ArchiveError> {
+        let Self { suite, path, sha256, .. } = self;
+        let suite_folder = suite_folder(suite);
+        let address = |path: &str| address_of(self.mirror, &format!("{suite_folder}/{path}"));
+        let folder =
+            path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let mut urls = Vec::new();
+        if self.by_hash {
+            // Immune to a mirror that is just being updated.
+            urls.push(address(&format!("{folder}by-hash/SHA256/{}", sha256.to_hex())));
+        }
+        urls.push(address(path));
+        let fetched = downloader.fetch_verified(name, &urls, *sha256, self.size, observer);
+        fetched
+            .await
+            .map_err(|source| ArchiveError::Fetch { what: format!("{path} of `{suite}`"), source })
+    }
 }
 
 /// The compressions of an index, best first.
