@@ -232,7 +232,7 @@ const ODD: &[Deb<'_>] = &[
             ("etc/odd/b.conf", "b\n"),
         ],
         control: &[
-            ("conffiles", "/etc/odd/b.conf\n/etc/odd/a.conf\n"),
+            ("conffiles", "/etc/odd/b.conf\nremove-on-upgrade /etc/odd/c.conf\n/etc/odd/a.conf\n"),
             (
                 "postinst",
                 noting!(
@@ -245,7 +245,13 @@ const ODD: &[Deb<'_>] = &[
     Deb {
         name: "odd-a-user",
         fields: "Depends: adduser\n",
-        control: &[("postinst", noting!("adduser --quiet --system --group odd-a\n"))],
+        control: &[(
+            "postinst",
+            noting!(
+                "adduser --quiet --system --group odd-a\n\
+                 mkdir -p /run/odd/inner /run/lock/odd; echo x > /run/odd.pid\n"
+            ),
+        )],
         ..NOTHING
     },
     Deb {

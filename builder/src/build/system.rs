@@ -19,12 +19,12 @@ use crate::finish::accounts::{AccountTexts, Accounts, LAST_CHANGE, RequestedGrou
 use crate::finish::loader_cache::{Ldconfig, Machine};
 use crate::finish::root_view::RootView;
 use crate::finish::shebang;
-use crate::finish::status::{Conffile, PackageState, scanner_files};
+use crate::finish::status::{PackageState, scanner_files};
 use crate::spec;
 use crate::stack::PathRules;
 
 /// Version of the `finish` builder: rises whenever its output can change.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Version of the `interpreters` builder: rises whenever its output can change.
 const INTERPRETERS_VERSION: u32 = 1;
 /// The one file of its tree: a line for each interpreter that is missing.
@@ -250,6 +250,9 @@ impl System<'_> {
         if !work.is_essential || !self.above.is_empty() {
             self.add_loader_cache(&view, &mut spool)?;
         }
+        if work.is_essential {
+            empty_run(&view, &mut spool)?;
+        }
         add_parents(&mut spool, &view)?;
         Ok(spool)
     }
@@ -289,6 +292,20 @@ impl System<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes what scripts left below `/run`, as mmdebstrap does: it is of a running system. `/run/lock`
+/// stays, since `/var/lock` leads there.
+fn empty_run(view: &StackView<'_>, spool: &mut TreeSpool) -> Result<(), BuildError> {
+    for entry in view.entries() {
+        let name = entry.path.as_str().strip_prefix("run/");
+        if name.is_some_and(|name| name != "lock" && !name.contains('/'))
+            && let Ok(deletion) = Entry::deletion(&entry.path)
+        {
+            spool.replace(deletion, &mut std::io::empty())?;
+        }
+    }
+    Ok(())
 }
 
 /// The rules as part of the identity: without the Essential set they come from trees that are no inputs.
@@ -353,13 +370,8 @@ pub fn matters(listing: &Listing) -> bool {
 }
 
 fn add_scanner_files(spool: &mut TreeSpool, package: &Package) -> Result<(), BuildError> {
-    let conffiles = package.conffiles().into_iter().map(|(path, md5)| Conffile {
-        path,
-        md5,
-        obsolete: false,
-        remove_on_upgrade: false,
-    });
-    let state = PackageState::installed(conffiles.collect());
+    let conffiles = package.conffiles();
+    let state = PackageState::installed(conffiles);
     let md5sums = package.control_files.get("md5sums").map(|(_, bytes)| bytes.as_slice());
     for file in scanner_files(&package.control_text(), md5sums, &state)? {
         spool.add_file(file.path, 0o644, &file.content)?;

@@ -6,7 +6,7 @@ use drystone_store::tree::{Entry, SpoolError, TreePath, TreeSpool};
 
 use super::Package;
 use super::triggers::Triggers;
-use crate::finish::status::{Conffile, PackageState, StatusError, status_paragraph};
+use crate::finish::status::{PackageState, StatusError, status_paragraph};
 
 /// Where the database is.
 pub const DIRECTORY: &str = "var/lib/dpkg";
@@ -22,15 +22,10 @@ pub fn status(packages: &[&Package], state: &str) -> Result<String, StatusError>
     });
     let mut text = String::new();
     for package in sorted {
-        let conffiles = package.conffiles().into_iter().map(|(path, md5)| Conffile {
-            path,
-            md5,
-            obsolete: false,
-            remove_on_upgrade: false,
-        });
+        let conffiles = package.conffiles();
         let state = PackageState {
             status: format!("install ok {state}"),
-            conffiles: conffiles.collect(),
+            conffiles,
             ..PackageState::default()
         };
         text.push_str(&status_paragraph(&package.control_text(), &state)?);

@@ -7,6 +7,7 @@ use drystone_store::store::{Store, StoreError};
 
 use super::ConfigureError;
 use super::triggers::{Directive, parse_directives};
+use crate::finish::status::Conffile;
 use crate::source::debian::control;
 use crate::source::debian::deb::{CONFFILE_DIGESTS, ImportedDeb, LIST};
 use crate::source::debian::relation::RelationField;
@@ -113,15 +114,22 @@ impl Package {
     }
 
     /// Configuration files with the MD5 of the package's content, as dpkg's status names them.
-    pub fn conffiles(&self) -> Vec<(String, String)> {
+    pub fn conffiles(&self) -> Vec<Conffile> {
         let text = self.text(CONFFILE_DIGESTS);
         let mut digests: BTreeMap<&str, &str> =
             text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
         // dpkg keeps the order of the package's own `conffiles`.
         self.text("conffiles")
             .lines()
-            .filter_map(|line| line.split_whitespace().last().map(str::to_owned))
-            .filter_map(|path| digests.remove(path.as_str()).map(|md5| (path.clone(), md5.into())))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let path = words.next_back()?;
+                let remove_on_upgrade = words.any(|word| word == "remove-on-upgrade");
+                // Of what an upgrade will remove, the package itself has nothing (deb-conffiles(5)).
+                let gone = remove_on_upgrade.then_some("newconffile");
+                let md5 = digests.remove(path).or(gone)?.to_owned();
+                Some(Conffile { path: path.to_owned(), md5, obsolete: false, remove_on_upgrade })
+            })
             .collect()
     }
 
