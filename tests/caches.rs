@@ -26,6 +26,11 @@ const PLAIN: &str = "name = \"team/plain\"\n[debian]\nsuite = \"bookworm\"\npack
 const SCRIPTED: &str = "name = \"team/scripted\"\n[debian]\nsuite = \"bookworm\"\n\
                         packages = [\"original-awk\"]\n";
 
+/// Its recipe makes something else each time.
+const RANDOM: &str = "name = \"team/random\"\n[debian]\nsuite = \"bookworm\"\n\
+                      [recipe.dice]\nscript = \"head -c 16 /dev/urandom > $out/dice\"\n\
+                      [image]\nrecipes = [\"dice\"]\n";
+
 /// A CI runner: a checkout of the project, and a store.
 struct Runner<'a> {
     world: &'a World,
@@ -217,6 +222,28 @@ fn without_a_sandbox_what_caches_have_is_enough_and_the_rest_is_listed() {
     let said = common::expect_failure(&output, 1, &["1 derivation would have to be built"]);
     assert!(said.contains("configure configured-essential"), "{said}");
     assert_eq!(third.logs(), 0);
+}
+
+/// What a recipe makes of random numbers differs by builder: who trusts both is told, and gets neither.
+#[test]
+fn builders_that_disagree_are_told_with_a_code_of_their_own() {
+    let Some(world) = World::shared() else { return };
+    let ((one_key, one), (other_key, other)) = (key(&world, "one"), key(&world, "other"));
+    let first = Runner::first(&world, RANDOM);
+    let cache = format!("file:{}", world.path("cache").display());
+    first.build(&["--cache", &cache, "--signing-key", &one_key]);
+    let second = first.next("second").with_mirror();
+    let built =
+        second.build(&["--no-project-caches", "--cache", &cache, "--signing-key", &other_key]);
+    let both = ["--locked", "--cache", &cache, "--trusted-key", &one, "--trusted-key", &other];
+    let third = first.next("third");
+    let output = third.run(&[&["build", "--substitute-only"], &both[..]].concat());
+    let said = common::expect_failure(&output, 4, &["builders disagree about derivation"]);
+    assert!(said.contains("one") && said.contains("other"), "{said}");
+    // Who trusts one of them gets what that one built.
+    let only = ["--locked", "--cache", &cache, "--trusted-key", &other, "--substitute-only"];
+    let answer = first.next("fourth").build(&only);
+    assert_eq!(answer.digest(), built.digest());
 }
 
 #[test]

@@ -296,6 +296,25 @@ const ODD: &[Deb<'_>] = &[
         ..NOTHING
     },
     Deb {
+        name: "odd-look",
+        // As libpaper1 runs what texlive-base puts there, which is configured after it.
+        control: &[(
+            "postinst",
+            noting!("mkdir -p /var/lib/odd && ls /etc/odd-late.d > /var/lib/odd/seen\n"),
+        )],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-late",
+        fields: "Depends: odd-look\n",
+        files: &[("etc/odd-late.d/late", "late\n"), ("etc/odd-late.d/plain", "plain\n")],
+        control: &[
+            ("conffiles", "/etc/odd-late.d/late\n"),
+            ("postinst", noting!("ls /etc/odd-late.d > /var/lib/odd/late\n")),
+        ],
+        ..NOTHING
+    },
+    Deb {
         name: "odd-watch",
         control: &[
             ("triggers", "interest-noawait /usr/share/odd-watched\ninterest-noawait odd-event\n"),

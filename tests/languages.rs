@@ -13,7 +13,7 @@ use std::path::Path;
 
 use common::crates::{Server, archive};
 use common::engines::{Docker, Engine};
-use common::{Built, Project, World, can_run, expect_failure, http, run, skip};
+use common::{Built, Project, World, can_run, expect_failure, http, run, skip, succeed};
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -366,7 +366,9 @@ fn a_node_service_is_built_and_answers() {
     if !can_run(&["npm"], false) {
         return;
     }
-    let built = world.build(&world.example("node-web"), &[]);
+    let project = world.example("node-web");
+    let built = world.build(&project, &[]);
+    assert!(bill(&world, &project).contains("pkg:npm/ajv@"), "what lockfiles pin is in the bill");
     let root = built.root();
     // Some packages bring scripts of their developers, so a shell joins by itself.
     for absent in ["usr/bin/npm", "build", "usr/lib/node_modules/almanac/node_modules/esbuild"] {
@@ -397,6 +399,12 @@ fn a_python_service_is_built_and_answers() {
         assert_eq!(http::ask(8092, "POST /mortar", "").status, 404);
     });
     same_elsewhere("python-orders", &built);
+}
+
+/// The bill of materials of what was built.
+fn bill(world: &World, project: &Project) -> String {
+    let image = project.folder.join("image.toml");
+    succeed(world.drystone(&["sbom", "--format", "cyclonedx"]).arg("--file").arg(image))
 }
 
 /// Another store, where nothing was built or fetched yet, makes the same image. It is a second build

@@ -5,18 +5,18 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile};
+use drystone_builder::build::{LocalFiles, RemoteFile, StoredFile, pinned_packages};
 use drystone_builder::lock::{Lock, LockedPlatform, PackageKey};
 use drystone_builder::resolve::{Imports, import_packages};
 use drystone_builder::sbom::licence::{Licence, MAX_COPYRIGHT};
-use drystone_builder::sbom::source::declared;
+use drystone_builder::sbom::source::{Source, declared};
 use drystone_builder::sbom::{Bill, File, Package, cyclonedx, spdx};
 use drystone_builder::settings::Settings;
 use drystone_builder::source::debian::control::paragraphs;
 use drystone_builder::source::debian::deb::ImportedDeb;
 use drystone_builder::source::fetch::shown;
 use drystone_builder::source::files::ContentSource;
-use drystone_builder::spec::{Image, Platform};
+use drystone_builder::spec::{Image, Name, Platform, RecipeBuilder};
 use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::store::{Store, StoreError};
@@ -111,7 +111,9 @@ impl Gathering<'_> {
         let image = self.image;
         let date = self.lock.images.get(&image.name).and_then(|image| image.date);
         let mut sources = declared(image);
+        sources.extend(self.dependencies()?);
         sources.sort();
+        sources.dedup();
         Ok(Bill {
             name: image.name.to_string(),
             tag: image.tag.to_string(),
@@ -127,14 +129,30 @@ impl Gathering<'_> {
         })
     }
 
+    /// What lockfiles pin.
+    fn dependencies(&self) -> Result<Vec<Source>, Failure> {
+        if self.image.recipes.values().all(|recipe| recipe.builder == RecipeBuilder::Script) {
+            return Ok(Vec::new());
+        }
+        let pinned = pinned_packages(&*self.store()?, self.image, self.platform, self.locked)?;
+        let of_recipe = |(name, packages): &(Name, Vec<_>)| -> Vec<Source> {
+            packages.iter().map(|package| Source::of_dependency(name.as_str(), package)).collect()
+        };
+        Ok(pinned.iter().flat_map(of_recipe).collect())
+    }
+
+    fn store(&self) -> Result<Arc<Store>, Failure> {
+        match &self.store {
+            Some(store) => Ok(Arc::clone(store)),
+            None => self.wiring.store(self.settings).map(Arc::new),
+        }
+    }
+
     fn packages(&self, runtime: &Runtime) -> Result<Vec<Package>, Failure> {
         if self.locked.packages.is_empty() {
             return Ok(Vec::new());
         }
-        let store = match &self.store {
-            Some(store) => Arc::clone(store),
-            None => Arc::new(self.wiring.store(self.settings)?),
-        };
+        let store = self.store()?;
         let imported = self.import(runtime, &store)?;
         let graph = Packages::read(&store, self.lock, self.locked, self.image)?;
         let licences = licences(&store, &imported)?;

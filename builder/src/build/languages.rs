@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
+use drystone_store::store::Store;
 use drystone_store::tree::{Kind, TreePath};
 
 use super::recipes::BuiltRecipes;
 use super::{BuildError, Builder};
-use crate::lock::PackageKey;
+use crate::lock::{LockedPlatform, PackageKey};
 use crate::recipe::language::{
     self, Dependency, Integrity, LanguageError, Layout, Prepared, Project, Question,
 };
-use crate::recipe::{RecipeError, SOURCE_DIRECTORY, Tools};
+use crate::recipe::{RecipeError, SOURCE_DIRECTORY, Tools, read_source};
 use crate::spec::{Image, Name, Platform, Recipe, RecipeBuilder, RecipeSource};
 
 /// What lockfiles lead to beyond this host; the path is the folder whose tools' configuration counts.
@@ -28,6 +29,52 @@ pub trait LanguageNetwork: Sync {
         questions: &[Question],
         project: &Path,
     ) -> Result<BTreeMap<Integrity, String>, BuildError>;
+}
+
+/// The packages of languages' registries that the lockfiles in an image's local folders pin, by
+/// recipe. Nothing is fetched. A recipe whose lockfile says too little is left out.
+///
+/// # Errors
+///
+/// [`BuildError`] when a folder or lockfile cannot be read.
+pub fn pinned_packages(
+    store: &Store,
+    image: &Image,
+    platform: Platform,
+    locked: &LockedPlatform,
+) -> Result<Vec<(Name, Vec<Dependency>)>, BuildError> {
+    let mut all = Vec::new();
+    for (name, recipe) in &image.recipes {
+        let is_local = matches!(&recipe.source, Some(RecipeSource::Folder { .. }));
+        if recipe.builder == RecipeBuilder::Script || !is_local {
+            continue;
+        }
+        let (source, _) = read_source(store, image, name.as_str(), recipe, &[], &BTreeMap::new())
+            .map_err(RecipeError::from)?;
+        let mut project = Project::new(platform);
+        project.files = project_files(store, recipe.builder, &source)?;
+        let keys = locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
+        project.packages =
+            keys.map(|key| (key.name.to_string(), key.version.to_string())).collect();
+        let lockfile = |source| LanguageError::Lockfile { recipe: name.to_string(), source };
+        let prepared =
+            language::prepare(recipe.builder, &project).map_err(|error| failed(lockfile(error)))?;
+        if prepared.questions.is_empty() {
+            all.push((name.clone(), prepared.dependencies));
+            continue;
+        }
+        // What an index has said once is remembered.
+        for question in &prepared.questions {
+            if let Some(text) = store.fact(FILE_NAMES, &key(question))? {
+                project.file_names.extend(read_names(question, &text));
+            }
+        }
+        project.is_answered = true;
+        if let Ok(prepared) = language::prepare(recipe.builder, &project) {
+            all.push((name.clone(), prepared.dependencies));
+        }
+    }
+    Ok(all)
 }
 
 /// The largest file of a project that is read, in bytes.
@@ -50,7 +97,7 @@ impl Builder<'_> {
             return Ok(Tools::default());
         }
         let mut project = Project::new(platform);
-        project.files = self.project_files(builder, source)?;
+        project.files = project_files(self.store, builder, source)?;
         project.packages =
             packages.map(|key| (key.name.to_string(), key.version.to_string())).collect();
         let prepare = |project: &Project| {
@@ -156,33 +203,33 @@ impl Builder<'_> {
         *source = self.store.add_tree(source.path.name(), Compression::Store1, &mut spool)?;
         Ok(())
     }
+}
 
-    /// The text files that a builder reads, of a source as it is stored.
-    fn project_files(
-        &self,
-        builder: RecipeBuilder,
-        source: &Output,
-    ) -> Result<BTreeMap<String, String>, BuildError> {
-        let mut files = BTreeMap::new();
-        let top = TreePath::new(&SOURCE_DIRECTORY[1..]).expect("a valid path");
-        self.store.read_tree(source, |entry, content| {
-            let Some(path) = entry.path.as_str().strip_prefix(top.as_str()) else { return Ok(()) };
-            let path = path.trim_start_matches('/');
-            let is_small = matches!(entry.kind, Kind::File { size } if size <= MOST_BYTES);
-            if !is_small || !language::is_read(builder, path) {
-                return Ok(());
-            }
-            let mut bytes = Vec::new();
-            content
-                .read_to_end(&mut bytes)
-                .map_err(|source| BuildError::Content { path: entry.path.clone(), source })?;
-            // A file that is no text is none of those that matter, or its reader says so.
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            files.insert(path.to_owned(), text);
-            Ok::<(), BuildError>(())
-        })?;
-        Ok(files)
-    }
+/// The text files that a builder reads, of a source as it is stored.
+fn project_files(
+    store: &Store,
+    builder: RecipeBuilder,
+    source: &Output,
+) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut files = BTreeMap::new();
+    let top = TreePath::new(&SOURCE_DIRECTORY[1..]).expect("a valid path");
+    store.read_tree(source, |entry, content| {
+        let Some(path) = entry.path.as_str().strip_prefix(top.as_str()) else { return Ok(()) };
+        let path = path.trim_start_matches('/');
+        let is_small = matches!(entry.kind, Kind::File { size } if size <= MOST_BYTES);
+        if !is_small || !language::is_read(builder, path) {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        content
+            .read_to_end(&mut bytes)
+            .map_err(|source| BuildError::Content { path: entry.path.clone(), source })?;
+        // A file that is no text is none of those that matter, or its reader says so.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        files.insert(path.to_owned(), text);
+        Ok::<(), BuildError>(())
+    })?;
+    Ok(files)
 }
 
 /// The fact that keeps the names of a package's files.

@@ -49,7 +49,7 @@ use rayon::prelude::*;
 pub use based::base_digest;
 pub use error::BuildError;
 pub use files::LocalFiles;
-pub use languages::LanguageNetwork;
+pub use languages::{LanguageNetwork, pinned_packages};
 pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use sources::FetchCommit;

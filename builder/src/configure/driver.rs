@@ -19,6 +19,7 @@ use super::{ConfigureError, Package, Stage, database};
 use crate::check::{Variation, tell_undisguised};
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
+use crate::source::debian::deb::Md5Reader;
 use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
 
 /// The process number that the first script's follows.
@@ -55,6 +56,8 @@ struct State {
     configured: BTreeSet<String>,
     attribution: Attribution,
     accounts: [String; 4],
+    /// By package, configuration files that are not yet in their place.
+    aside: BTreeMap<usize, Vec<String>>,
 }
 
 /// A root that is open, and what is needed to scan it when it closes.
@@ -129,6 +132,9 @@ impl Run<'_> {
             full.push(database.clone());
             full.extend(lower.iter().cloned());
             let open = self.open(&format!("configure-{number}"), &full)?;
+            if !is_first {
+                self.set_conffiles_aside(&open.root, &mut state, &round.configure)?;
+            }
             self.start_accounts(&open.root, &mut state)?;
             if is_first {
                 for package in 0..stage.packages.len() {
@@ -165,6 +171,7 @@ impl Run<'_> {
             configured: below.map(Package::info_name).collect(),
             attribution: Attribution::default(),
             accounts: Default::default(),
+            aside: BTreeMap::new(),
         }
     }
 
@@ -296,10 +303,38 @@ impl Run<'_> {
         state: &mut State,
         number: usize,
     ) -> Result<(), ConfigureError> {
+        put_conffiles_in_place(root, &state.aside.remove(&number).unwrap_or_default())?;
         self.script(root, state, number, "postinst", &["configure", ""])?;
         let package = &self.stage.packages[number];
         self.activate_own(package, state);
         state.configured.insert(package.info_name());
+        Ok(())
+    }
+
+    /// dpkg unpacks a configuration file under another name until its package is configured, so
+    /// scripts of packages before it do not see it. The Essential set is no such case: its files
+    /// were in place before dpkg was.
+    fn set_conffiles_aside(
+        &self,
+        root: &Root,
+        state: &mut State,
+        packages: &[usize],
+    ) -> Result<(), ConfigureError> {
+        for &number in packages {
+            for file in self.stage.packages[number].conffiles() {
+                // Where a diversion leads elsewhere, what stands here is another's.
+                let Some(content) = root.read_file(&file.path).ok().flatten() else { continue };
+                let mut bytes = content.as_slice();
+                let mut hashing = Md5Reader::new(&mut bytes);
+                // Reading from memory cannot fail.
+                let _ = std::io::copy(&mut hashing, &mut std::io::sink());
+                if hashing.finish() != file.md5 {
+                    continue;
+                }
+                root.rename(&file.path, &format!("{}{NEW_CONFFILE}", file.path))?;
+                state.aside.entry(number).or_default().push(file.path);
+            }
+        }
         Ok(())
     }
 
@@ -387,6 +422,10 @@ impl Run<'_> {
     ) -> Result<(), ConfigureError> {
         for change in root.changed_since_last()? {
             let path = change.path;
+            if path.as_str().ends_with(NEW_CONFFILE) {
+                // It went to its place, which is no script's work.
+                continue;
+            }
             if let Some(file) = ACCOUNT_FILES.iter().position(|name| *name == path.as_str()) {
                 let text = read_text(root, path.as_str())?;
                 let before = std::mem::replace(&mut state.accounts[file], text);
@@ -413,6 +452,21 @@ impl Run<'_> {
         root.changed_since_last()?;
         Ok(())
     }
+}
+
+/// What dpkg adds to the name of a configuration file until its package is configured.
+const NEW_CONFFILE: &str = ".dpkg-new";
+
+fn put_conffiles_in_place(root: &Root, paths: &[String]) -> Result<(), ConfigureError> {
+    for path in paths {
+        // What somebody made meanwhile stays, as dpkg leaves it when nobody answers its question.
+        let name = match root.look(path)? {
+            None => path.clone(),
+            Some(_) => format!("{path}.dpkg-dist"),
+        };
+        root.rename(&format!("{path}{NEW_CONFFILE}"), &name)?;
+    }
+    Ok(())
 }
 
 /// Before it unpacks a package, dpkg lays its control files out here; a preinst runs from it, and

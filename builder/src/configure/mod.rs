@@ -57,7 +57,7 @@ use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
@@ -206,7 +206,7 @@ impl<'a> Stage<'a> {
         pinned: PinnedIds,
     ) -> Result<Self, ConfigureError> {
         let skeleton = skeleton(workshop.store, workshop.compression, workshop.architecture)?;
-        let order = dependency_order(&packages);
+        let order = dependency_order(&packages, below.is_some());
         let mut slots: Vec<Option<Package>> = packages.into_iter().map(Some).collect();
         let packages = order.into_iter().filter_map(|number| slots[number].take()).collect();
         Ok(Self {

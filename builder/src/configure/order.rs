@@ -1,5 +1,6 @@
 //! The order in which packages are unpacked and configured.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::{Package, queue};
@@ -16,17 +17,35 @@ pub struct Round {
 }
 
 /// Sorts packages so that each comes after what it depends on; `Pre-Depends` are visited before
-/// `Depends`. Cycles are broken where they are first met; ties go by name, so the order depends on
-/// nothing but the packages.
-pub fn dependency_order(packages: &[Package]) -> Vec<usize> {
+/// `Depends`. Cycles are broken where they are first met. Otherwise those come first that apt gives a
+/// higher score (where `scored`: the Essential set is not unpacked by apt), then ties go by name.
+pub fn dependency_order(packages: &[Package], scored: bool) -> Vec<usize> {
     let graph = Graph::new(packages);
     let mut visit = Visit { done: vec![false; packages.len()], order: Vec::new() };
-    let mut by_name: Vec<usize> = (0..packages.len()).collect();
-    by_name.sort_by(|&left, &right| packages[left].name.cmp(&packages[right].name));
-    for number in by_name {
+    let mut starts: Vec<usize> = (0..packages.len()).collect();
+    let key = |&number: &usize| {
+        let package = &packages[number];
+        (Reverse(if scored { score(package) } else { 0 }), &package.name)
+    };
+    starts.sort_by(|left, right| key(left).cmp(&key(right)));
+    for number in starts {
         visit.visit(&graph, number);
     }
     visit.order
+}
+
+/// How early apt unpacks a package (`pkgOrderList::Score` in apt-pkg/orderlist.cc): by its priority,
+/// and before that by whether it has Pre-Depends.
+fn score(package: &Package) -> u32 {
+    let priority = match package.priority.as_str() {
+        "required" => 5,
+        "important" => 4,
+        "standard" => 3,
+        "optional" => 1,
+        _ => 0,
+    };
+    let has_pre_depends = package.pre_depends.names().next().is_some();
+    priority + if has_pre_depends { 50 } else { 0 }
 }
 
 /// Splits packages, which come in dependency order, into rounds. `below` is configured, `status` is

@@ -21,6 +21,8 @@ pub struct Package {
     pub version: String,
     /// Its architecture (`all` for independent ones).
     pub architecture: String,
+    /// Its priority, such as `optional`.
+    pub priority: String,
     /// Whether it is `Multi-Arch: same`, which shows in file names of dpkg's database.
     pub is_multi_arch_same: bool,
     /// Replaces, as written.
@@ -77,6 +79,7 @@ impl Package {
             name: value("Package"),
             version: value("Version"),
             architecture: value("Architecture"),
+            priority: value("Priority"),
             is_multi_arch_same: value("Multi-Arch") == "same",
             replaces: relation("Replaces")?,
             pre_depends: relation("Pre-Depends")?,
@@ -179,6 +182,7 @@ pub(super) mod tests {
             version: "4".to_owned(),
             architecture: "amd64".to_owned(),
             is_multi_arch_same: false,
+            priority: String::new(),
             replaces: relation("Replaces"),
             pre_depends: relation("Pre-Depends"),
             depends: relation("Depends"),

@@ -28,8 +28,11 @@ const LOCKFILE: &str = "Cargo.lock";
 const CONFIGURATIONS: [&str; 2] = [".cargo/config.toml", ".cargo/config"];
 /// The files of a project that are read.
 pub const FILES: &[&str] = &[LOCKFILE, CONFIGURATIONS[0], CONFIGURATIONS[1]];
-/// What is run unless the recipe has a script: programs of the default members are installed.
-pub const SCRIPT: &str = "cargo build --release --locked\n\
+/// What is run unless the recipe has a script: programs of the default members are installed. cargo's
+/// names for packages, and with them all symbols, hold the folder that it is run in; so that is always
+/// the same, and not where the recipe happens to stand.
+pub const SCRIPT: &str = "cd /build/source\n\
+    cargo build --release --locked\n\
     find target/release -maxdepth 1 -type f -perm -100 ! -name '*.so' \
     -exec install -D -t \"$out/usr/bin\" {} +";
 /// What goes before any script where the lockfile names no source.
