@@ -52,7 +52,8 @@ impl PackageRequest {
 /// What a solve is to find.
 #[derive(Clone)]
 pub struct SolveRequest<'a> {
-    /// The packages that are asked for. Their order does not matter.
+    /// The packages that are asked for. What the first ones need is chosen first, as apt does; so
+    /// the order can decide between alternatives.
     pub roots: Vec<PackageRequest>,
     /// Whether the Essential packages are installed first, as a system's installer does.
     pub essential: bool,

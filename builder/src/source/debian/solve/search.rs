@@ -114,23 +114,25 @@ impl<'u, 'r> Search<'u, 'r> {
     /// Looks up what is asked for and puts it on the agenda, the Essential packages first.
     fn start(&mut self) -> Result<(), End> {
         let requested = self.look_up(&self.request.roots, "is asked for")?;
-        self.push(Task::Roots(requested, Reason::Requested));
+        self.push(Task::Roots(requested.into(), Reason::Requested));
         if self.request.essential {
             let names = self.universe.essential();
             let roots: Vec<_> = names.into_iter().map(PackageRequest::named).collect();
-            let essential = self.look_up(&roots, "is Essential")?;
-            self.push(Task::Roots(essential, Reason::Essential));
+            let mut essential = self.look_up(&roots, "is Essential")?;
+            essential.sort_unstable_by_key(|id| self.universe.name_of(*id));
+            self.push(Task::Roots(essential.into(), Reason::Essential));
         }
         Ok(())
     }
 
-    /// The records of packages that are asked for, in apt's order. All unknown ones are reported
-    /// at once.
-    fn look_up(&self, roots: &[PackageRequest], why: &str) -> Result<Rc<[RecordId]>, End> {
-        let mut records = Vec::new();
+    /// The records of packages, in the order in which they are asked for. All unknown ones are
+    /// reported at once.
+    fn look_up(&self, roots: &[PackageRequest], why: &str) -> Result<Vec<RecordId>, End> {
+        let mut records: Vec<RecordId> = Vec::new();
         let mut failures = Vec::new();
         for root in roots {
             match self.candidates.root(root) {
+                Ok(id) if records.contains(&id) => {}
                 Ok(id) => records.push(id),
                 Err(rejection) => failures.push(Failure {
                     chain: Vec::new(),
@@ -142,9 +144,7 @@ impl<'u, 'r> Search<'u, 'r> {
         if !failures.is_empty() {
             return Err(End::Unsolvable(Unsolvable { failures, gave_up: false }));
         }
-        records.sort_unstable_by_key(|id| self.universe.name_of(*id));
-        records.dedup();
-        Ok(records.into())
+        Ok(records)
     }
 
     fn push(&mut self, task: Task) {

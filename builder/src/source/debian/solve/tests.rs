@@ -201,9 +201,9 @@ fn unsolvable_requests_say_why() {
         (
             "clash other",
             "the packages cannot be installed:
-  clash 1 is asked for
-    clash 1: other 1 conflicts with clash:
-      other 1 is asked for",
+  other 1 is asked for
+    other 1: other 1 conflicts with clash:
+      clash 1 is asked for",
         ),
     ] {
         assert_eq!(outcome(lines, &request(roots)), expected, "{roots}");
