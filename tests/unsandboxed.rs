@@ -90,6 +90,7 @@ script = "echo done > /etc/finished"
     assert!(world.store.join("unsandboxed/db.sqlite").exists());
     let again = build(&world, &project, &[]);
     assert!(again.status.success(), "what a sandbox made needs none: it is in the store");
+    world.verify();
 }
 
 #[test]

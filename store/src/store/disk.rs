@@ -83,7 +83,8 @@ impl Store {
     /// Looks through the store's directory.
     pub(super) fn scan(&self) -> Result<Disk, StoreError> {
         let mut disk = Disk::default();
-        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp", "kept"];
+        // A store of its own stands in `unsandboxed`.
+        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp", "kept", "unsandboxed"];
         for (entry, name, data) in entries(&self.root)? {
             let is_known = known.contains(&name.as_str()) && data.is_dir();
             let is_database = name == "db.sqlite" || name.starts_with("db.sqlite-");
