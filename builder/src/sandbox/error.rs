@@ -122,8 +122,9 @@ impl Failure {
             None => (what.to_owned(), String::new()),
         };
         if rustix::process::geteuid().is_root() {
-            let or = if mend.is_empty() { "" } else { "; or " };
-            mend += or;
+            if !mend.is_empty() {
+                mend += "; or ";
+            }
             mend += "do without, in a container made for builds: --sandbox=none";
         }
         Self::host(problem, &mend, Some(error))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use drystone_builder::sandbox::{Command, Ending, IdMap, Limit, Resources, Session, Storage};
 
 use crate::changes::{SCRIPT, describe, difference};
-use crate::limits::{runs, wait_until_gone};
+use crate::limits::{ends_with_session, runs};
 use crate::world::{self, shell};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -110,16 +110,7 @@ fn ending() {
     let Some((session, base)) = begin() else { return };
     let seconds = format!("6{:06}", std::process::id());
     let root = world::open_over(&session, &world::fresh(), &base);
-    let script = format!("(sleep {seconds} &); sleep {seconds}");
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| root.execute_simple(&["sh", "-c", &script]));
-        while !runs(&seconds) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        drop(session);
-        assert!(running.join().unwrap().is_err());
-    });
-    wait_until_gone(&seconds);
+    ends_with_session(session, &root, &seconds, &format!("(sleep {seconds} &); sleep {seconds}"));
 }
 
 fn network() {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use drystone_builder::sandbox::{Command, Ending, Limit, Resources, SandboxError};
+use drystone_builder::sandbox::{Command, Ending, Limit, Resources, Root, SandboxError, Session};
 
 use crate::world::{self, session, shell};
 
@@ -196,7 +196,7 @@ pub fn runs(argument: &str) -> bool {
     })
 }
 
-pub fn wait_until_gone(argument: &str) {
+fn wait_until_gone(argument: &str) {
     let begin = Instant::now();
     while runs(argument) {
         assert!(begin.elapsed() < Duration::from_secs(5), "{argument} still runs");
@@ -253,18 +253,22 @@ fn killed() {
 }
 
 fn closing() {
-    let (session, place) = (session(), world::fresh());
+    let session = session();
+    let root = world::open(&session, &world::fresh());
     let seconds = format!("8{:06}", std::process::id());
-    let root = world::open(&session, &place);
-    let script = format!("sleep {seconds}");
+    ends_with_session(session, &root, &seconds, &format!("sleep {seconds}"));
+}
+
+/// What a script runs for so many seconds must be gone once its session is.
+pub fn ends_with_session(session: Session, root: &Root, seconds: &str, script: &str) {
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| root.execute_simple(&["sh", "-c", &script]));
-        while !runs(&seconds) {
+        let running = scope.spawn(|| root.execute_simple(&["sh", "-c", script]));
+        while !runs(seconds) {
             std::thread::sleep(Duration::from_millis(5));
         }
         // The session's end is everything's end, whoever still waits.
         drop(session);
         assert!(running.join().unwrap().is_err());
     });
-    wait_until_gone(&seconds);
+    wait_until_gone(seconds);
 }

@@ -6,37 +6,21 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Mode, ResolveFlags};
 
 use super::super::error::{At, Failure};
 use super::super::messages::Opened;
 use super::super::request::{Profile, RootRequest, Storage};
-use super::copy::{copy_lowers, is_empty};
 use super::directory;
-use super::lowers::Lowers;
-use super::mounts::{DEVICE_LINKS, MOUNT_POINTS};
-use super::overlay::{ensure_directory, make_mount_points};
+use super::mounts::{DEVICE_LINKS, DEVICES, MOUNT_POINTS};
+use super::overlay::{ensure_directory, fill_copy};
 use super::remove::remove_contents;
 
-/// The device nodes that commands see, with their numbers (devices.txt of the kernel).
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
-
-/// Copies the trees of a request, unless earlier commands have had the copy already; the root and
-/// how it is kept.
+/// Copies the trees of a request; the root, the upper directory, and how changes are kept.
 pub(super) fn copy_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Opened), Failure> {
     let upper = ensure_directory(&request.upper)?;
     ensure_directory(&request.work)?;
-    if is_empty(&upper)? {
-        copy_lowers(&Lowers::open(&request.lower)?, &upper)?;
-    }
-    make_mount_points(&upper)?;
+    fill_copy(request, &upper)?;
     let root = upper.try_clone().at("open", &request.upper)?;
     let (storage, init) = (Storage::Copy, 0);
     let refusal = Some("there is no sandbox".to_owned());
@@ -78,8 +62,7 @@ impl Covered {
         rustix::fs::renameat(&parent, name, &self.aside, number.to_string())
             .at("set aside, inside the root,", path)?;
         let mode = Mode::from_raw_mode(if path == "tmp" { 0o1777 } else { 0o755 });
-        rustix::fs::mkdirat(&parent, name, mode).at("create, inside the root,", path)?;
-        rustix::fs::fchmod(self.open(path)?, mode).at("set the mode, inside the root, of", path)
+        rustix::fs::mkdirat(&parent, name, mode).at("create, inside the root,", path)
     }
 
     /// Removes what commands left in covered directories, and puts back what was there.
@@ -107,30 +90,23 @@ impl Covered {
     }
 }
 
+/// The same devices that a sandbox binds from the host; no umask is in the way of their modes.
 fn furnish_devices(devices: &OwnedFd) -> Result<(), Failure> {
-    let mode = Mode::from_raw_mode(0o666);
-    for (name, major, minor) in DEVICES {
-        let device = rustix::fs::makedev(major, minor);
-        let kind = rustix::fs::FileType::CharacterDevice;
-        rustix::fs::mknodat(devices, name, kind, mode, device).map_err(|error| {
+    for name in DEVICES {
+        let host = format!("/dev/{name}");
+        let number = rustix::fs::stat(&*host).at("look at", &host)?.st_rdev;
+        let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+        rustix::fs::mknodat(devices, name, kind, mode, number).map_err(|error| {
             let mend = "let this container make devices (docker and podman: --cap-add MKNOD)";
-            Failure::host(format!("making /dev/{name} is refused"), mend, Some(error.into()))
+            Failure::host(format!("making {host} is refused"), mend, Some(error.into()))
         })?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(devices, name, flags, Mode::empty())
-            .at("open, in the root's /dev,", name)?;
-        rustix::fs::chmod(super::descriptor_path(&made), mode)
-            .at("set the mode, in the root's /dev, of", name)?;
     }
     for (name, target) in DEVICE_LINKS {
         rustix::fs::symlinkat(target, devices, name).at("link, in the root's /dev,", name)?;
     }
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
-        let mode = Mode::from_raw_mode(mode);
-        rustix::fs::mkdirat(devices, name, mode).at("create, in the root's /dev,", name)?;
-        let made = directory::open(devices, name)?;
-        rustix::fs::fchmod(&made, mode).at("set the mode, in the root's /dev, of", name)?;
-        rustix::fs::fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT)).at("own", name)?;
+        rustix::fs::mkdirat(devices, name, Mode::from_raw_mode(mode))
+            .at("create, in the root's /dev,", name)?;
     }
     Ok(())
 }

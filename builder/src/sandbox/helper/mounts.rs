@@ -16,7 +16,7 @@ use super::descriptor_path;
 pub(super) const MOUNT_POINTS: [&str; 5] = ["build", "dev", "proc", "sys", "tmp"];
 
 /// The device nodes that commands see, bound from the host.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub(super) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 pub(super) const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),

@@ -51,11 +51,7 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
             Err(Refused::Overlay(problem)) => refusal = Some(problem),
         }
     }
-    // Re-opened after earlier commands, the copy is already there.
-    if is_empty(&upper)? {
-        copy_lowers(&Lowers::open(&request.lower)?, &upper)?;
-    }
-    make_mount_points(&upper)?;
+    fill_copy(request, &upper)?;
     let place = descriptor_path(&work.root);
     mount(descriptor_path(&upper), place, "", MountFlags::BIND, None).at("mount", &request.work)?;
     Ok((
@@ -63,6 +59,15 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
         upper,
         Opened { storage: Storage::Copy, refusal, undisguised: None, init: 0 },
     ))
+}
+
+/// Fills an upper directory that is a plain copy, with mount points. Re-opened after earlier commands,
+/// the copy is already there.
+pub(super) fn fill_copy(request: &RootRequest, upper: &OwnedFd) -> Result<(), Failure> {
+    if is_empty(upper)? {
+        copy_lowers(&Lowers::open(&request.lower)?, upper)?;
+    }
+    make_mount_points(upper)
 }
 
 /// Opens what is mounted, which the descriptor of the mount point does not show.
@@ -93,8 +98,7 @@ fn prepare_work(request: &RootRequest) -> Result<Work, Failure> {
     Ok(Work { overlay: ensure_directory(&request.work.join("overlay"))?, root, skeleton })
 }
 
-/// Makes the mount points that trees may lack.
-pub(super) fn make_mount_points(base: &OwnedFd) -> Result<(), Failure> {
+fn make_mount_points(base: &OwnedFd) -> Result<(), Failure> {
     for path in MOUNT_POINTS {
         match rustix::fs::mkdirat(base, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}

@@ -45,14 +45,12 @@ pub(super) fn main(control: Connection, isolation: Isolation) -> i32 {
     }
     while let Ok(Some(frame)) = control.receive::<Service>() {
         let Some(descriptor) = frame.descriptors.into_iter().next() else { continue };
-        let serve: fn(OwnedFd, Isolation) = match frame.message {
-            Service::Work => serve_work,
-            Service::Root => serve_root,
+        let serve = move || match frame.message {
+            Service::Work => serve_work(descriptor),
+            Service::Root => serve_root(descriptor, isolation),
         };
         // Without a thread the connection closes, and the caller is told by that.
-        let _ = std::thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(move || serve(descriptor, isolation));
+        let _ = std::thread::Builder::new().stack_size(STACK).spawn(serve);
     }
     if let Some(descendants) = descendants {
         descendants.end();
@@ -131,7 +129,7 @@ fn serve_root(descriptor: OwnedFd, isolation: Isolation) {
     }
 }
 
-fn serve_work(descriptor: OwnedFd, _: Isolation) {
+fn serve_work(descriptor: OwnedFd) {
     let connection = Connection::from(descriptor);
     let Ok(Some(frame)) = connection.receive::<Work>() else { return };
     let result = match frame.message {

@@ -26,11 +26,7 @@ pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
         return 1;
     }
     let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
-    let opened = match isolation {
-        Isolation::Namespaces => Supervisor::open(&frame.message, session),
-        Isolation::None => Supervisor::open_bare(&frame.message),
-    };
-    match opened {
+    match Supervisor::open(&frame.message, session, isolation) {
         Ok((mut supervisor, opened)) => {
             if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
                 supervisor.serve(&caller);
@@ -65,47 +61,35 @@ struct Bare {
 }
 
 impl Supervisor {
-    /// Opens a root without namespaces and mounts.
-    fn open_bare(request: &RootRequest) -> Result<(Self, Opened), Failure> {
-        let filter = filter::compile(Isolation::None)
+    fn open(
+        request: &RootRequest,
+        session: Option<Pid>,
+        isolation: Isolation,
+    ) -> Result<(Self, Opened), Failure> {
+        let filter = filter::compile(isolation)
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let descendants = Processes::of_descendants()?;
-        let (root, upper, mut opened) = bare::copy_root(request)?;
-        let covered = Covered::furnish(&root, request)?;
-        rustix::process::fchdir(&root).at("enter", &request.upper)?;
-        let (init, process, undisguised) = start_init(request, Isolation::None, &filter)?;
-        rustix::process::chdir("/").at("enter", "/")?;
-        opened.undisguised = undisguised;
-        opened.init = process.as_raw_nonzero().get().unsigned_abs();
-        let (storage, lower) = (opened.storage, request.lower.clone());
-        let snapshot = Snapshot::take(upper, lower, storage, covered.paths().to_vec())?;
-        let bare = Some(Bare { covered, descendants });
-        Ok((Self { root, init, process, snapshot, storage, bare, terminal: None }, opened))
-    }
-
-    fn open(request: &RootRequest, session: Option<Pid>) -> Result<(Self, Opened), Failure> {
-        // SAFETY: this process has one thread and shares no descriptor table.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-            .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).at("make private", "/")?;
-        let filter = filter::compile(Isolation::Namespaces)
-            .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (root, upper, mut opened) = overlay::mount_root(request)?;
-        // Looking at files as the caller took the wish back, as every change of ids does.
-        if !die_with(session) {
-            return Err(Failure::host("the session is gone", "", None));
-        }
-        mounts::furnish(&root, request)?;
+        let (root, upper, mut opened, bare) = match isolation {
+            Isolation::Namespaces => {
+                let (root, upper, opened) = mount(request, session)?;
+                (root, upper, opened, None)
+            }
+            Isolation::None => {
+                let descendants = Processes::of_descendants()?;
+                let (root, upper, opened) = bare::copy_root(request)?;
+                let covered = Covered::furnish(&root, request)?;
+                (root, upper, opened, Some(Bare { covered, descendants }))
+            }
+        };
         // Init inherits the working directory, and needs no way to it.
         rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process, undisguised) = start_init(request, Isolation::Namespaces, &filter)?;
+        let (init, process, undisguised) = start_init(request, isolation, &filter)?;
         opened.undisguised = undisguised;
         opened.init = process.as_raw_nonzero().get().unsigned_abs();
         rustix::process::chdir("/").at("enter", "/")?;
         let (storage, lower) = (opened.storage, request.lower.clone());
-        let snapshot = Snapshot::take(upper, lower, storage, Vec::new())?;
-        Ok((Self { root, init, process, snapshot, storage, bare: None, terminal: None }, opened))
+        let covered = bare.as_ref().map_or_else(Vec::new, |bare| bare.covered.paths().to_vec());
+        let snapshot = Snapshot::take(upper, lower, storage, covered)?;
+        Ok((Self { root, init, process, snapshot, storage, bare, terminal: None }, opened))
     }
 
     fn serve(&mut self, caller: &Connection) {
@@ -182,6 +166,26 @@ impl Supervisor {
         let _ = rustix::mount::unmount(super::descriptor_path(&self.root), UnmountFlags::DETACH);
         Ok(())
     }
+}
+
+/// Mounts a root and all that it has besides its trees; the root, the upper directory, and how
+/// changes are kept.
+fn mount(
+    request: &RootRequest,
+    session: Option<Pid>,
+) -> Result<(OwnedFd, OwnedFd, Opened), Failure> {
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).at("make private", "/")?;
+    let mounted = overlay::mount_root(request)?;
+    // Looking at files as the caller took the wish back, as every change of ids does.
+    if !die_with(session) {
+        return Err(Failure::host("the session is gone", "", None));
+    }
+    mounts::furnish(&mounted.0, request)?;
+    Ok(mounted)
 }
 
 /// Asks the kernel to kill this process with its parent; `false` when that is already gone. The
