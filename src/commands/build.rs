@@ -37,7 +37,7 @@ use drystone_builder::spec::{Compression, Image, Platform};
 use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::layer;
 use drystone_store::realisation::Output as Tree;
-use drystone_store::store::{Root, Store, root_name};
+use drystone_store::store::{Root, Store, UNSANDBOXED, root_name};
 use tokio::runtime::Runtime;
 
 use crate::answer;
@@ -120,9 +120,6 @@ fn question(arguments: &BuildArguments) -> Option<Question> {
     })
 }
 
-/// Where, in the store's folder, the store of builds without a sandbox is: what those made answers no
-/// other build, and reaches no cache.
-const UNSANDBOXED: &str = "unsandboxed";
 const WARNING: &str = "--sandbox=none: scripts run as this machine's root, kept in by chroot alone, and \
                        are believed; nothing of this build is shared or signed";
 

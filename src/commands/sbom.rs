@@ -1,5 +1,6 @@
 //! `sbom`: a bill of materials from the lock, the packages and `[files]`.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
@@ -69,7 +70,7 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         lock: &lock,
         locked,
         platform: platforms[0],
-        store: None,
+        store: OnceCell::new(),
         offline: arguments.archive.offline,
     };
     let bill = gathering.bill(&runtime, None)?;
@@ -99,8 +100,8 @@ pub struct Gathering<'a> {
     pub locked: &'a LockedPlatform,
     /// The platform.
     pub platform: Platform,
-    /// The store, if it is open already.
-    pub store: Option<Arc<Store>>,
+    /// The store, once it is open.
+    pub store: OnceCell<Arc<Store>>,
     /// Whether the network may not be used.
     pub offline: bool,
 }
@@ -134,18 +135,19 @@ impl Gathering<'_> {
         if self.image.recipes.values().all(|recipe| recipe.builder == RecipeBuilder::Script) {
             return Ok(Vec::new());
         }
-        let pinned = pinned_packages(&*self.store()?, self.image, self.platform, self.locked)?;
+        let pinned = pinned_packages(self.store()?, self.image, self.platform, self.locked)?;
         let of_recipe = |(name, packages): &(Name, Vec<_>)| -> Vec<Source> {
             packages.iter().map(|package| Source::of_dependency(name.as_str(), package)).collect()
         };
         Ok(pinned.iter().flat_map(of_recipe).collect())
     }
 
-    fn store(&self) -> Result<Arc<Store>, Failure> {
-        match &self.store {
-            Some(store) => Ok(Arc::clone(store)),
-            None => self.wiring.store(self.settings).map(Arc::new),
+    fn store(&self) -> Result<&Arc<Store>, Failure> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
         }
+        let store = Arc::new(self.wiring.store(self.settings)?);
+        Ok(self.store.get_or_init(|| store))
     }
 
     fn packages(&self, runtime: &Runtime) -> Result<Vec<Package>, Failure> {
@@ -153,9 +155,9 @@ impl Gathering<'_> {
             return Ok(Vec::new());
         }
         let store = self.store()?;
-        let imported = self.import(runtime, &store)?;
-        let graph = Packages::read(&store, self.lock, self.locked, self.image)?;
-        let licences = licences(&store, &imported)?;
+        let imported = self.import(runtime, store)?;
+        let graph = Packages::read(store, self.lock, self.locked, self.image)?;
+        let licences = licences(store, &imported)?;
         let packages = self.locked.packages.iter().filter_map(|key| {
             let node = graph.nodes.get(key.name.as_str())?;
             let licence = licences.get(key).cloned().unwrap_or_default();

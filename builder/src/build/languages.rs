@@ -51,28 +51,16 @@ pub fn pinned_packages(
         }
         let (source, _) = read_source(store, image, name.as_str(), recipe, &[], &BTreeMap::new())
             .map_err(RecipeError::from)?;
-        let mut project = Project::new(platform);
-        project.files = project_files(store, recipe.builder, &source)?;
         let keys = locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
-        project.packages =
-            keys.map(|key| (key.name.to_string(), key.version.to_string())).collect();
-        let lockfile = |source| LanguageError::Lockfile { recipe: name.to_string(), source };
-        let prepared =
-            language::prepare(recipe.builder, &project).map_err(|error| failed(lockfile(error)))?;
-        if prepared.questions.is_empty() {
-            all.push((name.clone(), prepared.dependencies));
-            continue;
+        let mut project = project(store, recipe.builder, platform, &source, keys)?;
+        let mut prepared = prepare(name, recipe.builder, &project)?;
+        if !prepared.questions.is_empty() {
+            project.file_names = remembered_names(store, &prepared.questions)?.0;
+            project.is_answered = true;
+            let Ok(answered) = language::prepare(recipe.builder, &project) else { continue };
+            prepared = answered;
         }
-        // What an index has said once is remembered.
-        for question in &prepared.questions {
-            if let Some(text) = store.fact(FILE_NAMES, &key(question))? {
-                project.file_names.extend(read_names(question, &text));
-            }
-        }
-        project.is_answered = true;
-        if let Ok(prepared) = language::prepare(recipe.builder, &project) {
-            all.push((name.clone(), prepared.dependencies));
-        }
+        all.push((name.clone(), prepared.dependencies));
     }
     Ok(all)
 }
@@ -96,21 +84,12 @@ impl Builder<'_> {
         if builder == RecipeBuilder::Script {
             return Ok(Tools::default());
         }
-        let mut project = Project::new(platform);
-        project.files = project_files(self.store, builder, source)?;
-        project.packages =
-            packages.map(|key| (key.name.to_string(), key.version.to_string())).collect();
-        let prepare = |project: &Project| {
-            language::prepare(builder, project).map_err(|source| {
-                let recipe = name.to_string();
-                failed(LanguageError::Lockfile { recipe, source })
-            })
-        };
-        let mut prepared = prepare(&project)?;
+        let mut project = project(self.store, builder, platform, source, packages)?;
+        let mut prepared = prepare(name, builder, &project)?;
         if !prepared.questions.is_empty() {
             project.file_names = self.file_names(&prepared.questions, &folder(image, recipe))?;
             project.is_answered = true;
-            prepared = prepare(&project)?;
+            prepared = prepare(name, builder, &project)?;
         }
         self.replace(source, &prepared)?;
         let mut trees = Vec::new();
@@ -153,14 +132,7 @@ impl Builder<'_> {
         questions: &[Question],
         project: &Path,
     ) -> Result<BTreeMap<Integrity, String>, BuildError> {
-        let mut names = BTreeMap::new();
-        let mut open = Vec::new();
-        for question in questions {
-            match self.store.fact(FILE_NAMES, &key(question))? {
-                Some(text) => names.extend(read_names(question, &text)),
-                None => open.push(question.clone()),
-            }
-        }
+        let (mut names, open) = remembered_names(self.store, questions)?;
         if open.is_empty() {
             return Ok(names);
         }
@@ -205,6 +177,30 @@ impl Builder<'_> {
     }
 }
 
+/// A source as a language builder sees it.
+fn project<'p>(
+    store: &Store,
+    builder: RecipeBuilder,
+    platform: Platform,
+    source: &Output,
+    packages: impl Iterator<Item = &'p PackageKey>,
+) -> Result<Project, BuildError> {
+    let mut project = Project::new(platform);
+    project.files = project_files(store, builder, source)?;
+    project.packages =
+        packages.map(|key| (key.name.to_string(), key.version.to_string())).collect();
+    Ok(project)
+}
+
+fn prepare(
+    recipe: &Name,
+    builder: RecipeBuilder,
+    project: &Project,
+) -> Result<Prepared, BuildError> {
+    language::prepare(builder, project)
+        .map_err(|source| failed(LanguageError::Lockfile { recipe: recipe.to_string(), source }))
+}
+
 /// The text files that a builder reads, of a source as it is stored.
 fn project_files(
     store: &Store,
@@ -234,6 +230,21 @@ fn project_files(
 
 /// The fact that keeps the names of a package's files.
 const FILE_NAMES: &str = "file-names";
+
+/// What an index has said once, and the questions that none was asked yet.
+fn remembered_names(
+    store: &Store,
+    questions: &[Question],
+) -> Result<(BTreeMap<Integrity, String>, Vec<Question>), BuildError> {
+    let (mut names, mut open) = (BTreeMap::new(), Vec::new());
+    for question in questions {
+        match store.fact(FILE_NAMES, &key(question))? {
+            Some(text) => names.extend(read_names(question, &text)),
+            None => open.push(question.clone()),
+        }
+    }
+    Ok((names, open))
+}
 
 /// What an answer is remembered by.
 fn key(question: &Question) -> String {

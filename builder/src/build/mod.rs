@@ -413,6 +413,17 @@ impl Builder<'_> {
         Ok(work)
     }
 
+    /// What configuration works with.
+    fn workshop(&self, platform: Platform) -> Workshop<'_> {
+        Workshop {
+            store: self.store,
+            checkouts: self.checkouts,
+            progress: self.progress,
+            compression: Compression::Store1,
+            architecture: platform.debian_name(),
+        }
+    }
+
     fn load(
         &self,
         imported: &BTreeMap<PackageKey, ImportedDeb>,
@@ -463,13 +474,7 @@ impl Builder<'_> {
         imported: &BTreeMap<PackageKey, ImportedDeb>,
         work: &mut PlatformWork,
     ) -> Result<(), BuildError> {
-        let workshop = Workshop {
-            store: self.store,
-            checkouts: self.checkouts,
-            progress: self.progress,
-            compression: Compression::Store1,
-            architecture: platform.debian_name(),
-        };
+        let workshop = self.workshop(platform);
         let essential = self.load(imported, &locked.essential)?;
         let first =
             configure::Stage::new(workshop, None, essential, Vec::new(), PinnedIds::default())?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::closure::Owner;
 use super::system_texts::SystemTexts;
 use super::{BuildError, Builder, corrections};
-use crate::configure::{self, Configured, PinnedIds, StateTable, Workshop};
+use crate::configure::{self, Configured, PinnedIds, StateTable};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::recipe::plain;
 use crate::source::debian::deb::ImportedDeb;
@@ -52,13 +52,7 @@ impl Builder<'_> {
         {
             return Ok(root);
         }
-        let workshop = Workshop {
-            store: self.store,
-            checkouts: self.checkouts,
-            progress: self.progress,
-            compression: Compression::Store1,
-            architecture: platform.debian_name(),
-        };
+        let workshop = self.workshop(platform);
         let essential = self.load(imported, &locked.essential)?;
         let stage = |below, packages| {
             configure::Stage::new(workshop, below, packages, Vec::new(), PinnedIds::default())

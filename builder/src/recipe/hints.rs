@@ -73,12 +73,11 @@ pub fn comes_with<S: AsRef<str>>(what: &str, packages: &[S]) -> String {
 /// What would mend a failure, and what file was missing, as far as its output says so.
 pub fn hint(tail: &str) -> (Option<String>, Option<MissingFile>) {
     for line in tail.lines().rev() {
-        if let Some(name) = missing_program(line)
-            && let Some((_, package)) = ALTERNATIVES.iter().find(|(known, _)| *known == name)
-        {
-            return (Some(comes_with(name, &[*package])), None);
-        }
         if let Some(missing) = missing_file(line) {
+            let made = ALTERNATIVES.iter().find(|(name, _)| *name == missing.tail);
+            if let Some((name, package)) = made {
+                return (Some(comes_with(name, &[*package])), None);
+            }
             let hint = format!(
                 "`{}` is in none of the recipe's packages: add the one that has it to `debian`",
                 missing.tail
@@ -214,6 +213,8 @@ mod tests {
             assert_eq!(missing.map(|missing| missing.tail).as_deref(), Some(name), "{tail}");
             assert!(hint.is_some_and(|hint| hint.contains(name)), "{tail}");
         }
+        let unknown = hint("sh: 1: frobnicate: not found").0;
+        assert!(unknown.unwrap().contains("none of the recipe's"));
         for tail in [
             "test failed\n",
             "cp: cannot open '/build/source/x': Permission denied",

@@ -16,7 +16,7 @@ use super::sources::Candidate;
 use super::{ResolveError, Resolver};
 use crate::lock::{ArchiveKey, Fingerprint, Lock};
 use crate::progress::Event;
-use crate::source::debian::archive::{ReleaseFiles, fetch_release};
+use crate::source::debian::archive::{ArchiveError, ReleaseFiles, fetch_release};
 use crate::source::debian::openpgp::Keyring;
 use crate::source::debian::release::Release;
 use crate::source::debian::universe::Reach;
@@ -61,6 +61,11 @@ pub(super) struct Proved {
 impl Proved {
     pub fn date(&self) -> Timestamp {
         timestamp(self.release.date)
+    }
+
+    /// What went wrong with one of its files.
+    pub fn failed(&self, source: ArchiveError) -> ResolveError {
+        ResolveError::Archive { archive: self.key.clone(), source: Box::new(source) }
     }
 
     /// Whether the Release lists packages of a component for an architecture.

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use super::observe::Transfers;
 use super::{Plan, ResolveError, Resolver};
 use crate::lock::Lock;
-use crate::source::debian::archive::{ArchiveError, fetch_contents};
+use crate::source::debian::archive::ArchiveError;
 use crate::spec::{Image, Platform};
 
 /// The most packages that are named.
@@ -52,28 +52,21 @@ impl Resolver<'_> {
         let plan = Plan::new(self, debian, suite, Some(lock))?;
         let archive = self.prove(&plan.wanted(suite, "")?).await?;
         let transfers = Transfers::new(self.progress);
+        let indexes = self.indexes(&archive, &transfers);
         for architecture in [platform.debian_name(), "all"] {
             let mut found = Vec::new();
             for component in &archive.components {
-                let fetched = fetch_contents(
-                    &self.downloader,
-                    &archive.base,
-                    archive.key.suite.as_str(),
-                    &*archive.release,
-                    component.as_str(),
-                    architecture,
-                    &transfers,
-                );
-                let failed = |source| ResolveError::Archive {
-                    archive: archive.key.clone(),
-                    source: Box::new(source),
-                };
-                let Some((path, packed)) = fetched.await.map_err(failed)? else { continue };
+                let fetched = indexes.contents(component.as_str(), architecture).await;
+                let fetched = fetched.map_err(|source| archive.failed(source))?;
+                let Some((path, packed)) = fetched else { continue };
                 let file = file.clone();
                 let search = tokio::task::spawn_blocking(move || search(&packed, &file));
                 let search = search.await.map_err(ResolveError::worker)?;
-                let damaged = |source| ArchiveError::Decompress { path, source };
-                found.extend(search.map_err(|error| failed(damaged(error)))?);
+                found.extend(
+                    search.map_err(|source| {
+                        archive.failed(ArchiveError::Decompress { path, source })
+                    })?,
+                );
             }
             found.sort();
             let mut names: Vec<String> = Vec::new();
@@ -91,7 +84,8 @@ impl Resolver<'_> {
     }
 }
 
-/// Whose name is not the file's, how far from its folder the file stands, and the package.
+/// How far from its folder the file stands, whether the package's name does not speak of it, the name's
+/// length and the name: the least is the best.
 type Rank = (usize, bool, usize, String);
 
 /// The packages that have a file, in the lines of an index: a path, spaces, and

@@ -11,7 +11,7 @@ use super::sources::MAIN;
 use super::{ResolveError, Resolver};
 use crate::lock::ArchiveKey;
 use crate::progress::Event;
-use crate::source::debian::archive::{ArchiveError, fetch_packages_index};
+use crate::source::debian::archive::{ArchiveError, Indexes};
 use crate::source::debian::index::{PackageRecord, read_packages};
 use crate::spec::{Architecture, Component, Suite};
 
@@ -96,6 +96,21 @@ impl Resolver<'_> {
         Ok(Offer { records, archive })
     }
 
+    /// Where a proved archive's indexes are.
+    pub(super) fn indexes<'a>(
+        &'a self,
+        archive: &'a Proved,
+        transfers: &'a Transfers<'_>,
+    ) -> Indexes<'a> {
+        Indexes {
+            downloader: &self.downloader,
+            mirror: &archive.base,
+            suite: archive.key.suite.as_str(),
+            release: &*archive.release,
+            observer: transfers,
+        }
+    }
+
     async fn read_index(
         &self,
         archive: &Proved,
@@ -103,19 +118,9 @@ impl Resolver<'_> {
         architecture: &str,
         transfers: &Transfers<'_>,
     ) -> Result<Vec<PackageRecord>, ResolveError> {
-        let fetched = fetch_packages_index(
-            &self.downloader,
-            &archive.base,
-            archive.key.suite.as_str(),
-            &*archive.release,
-            component.as_str(),
-            architecture,
-            transfers,
-        );
-        let index = fetched.await.map_err(|source| ResolveError::Archive {
-            archive: archive.key.clone(),
-            source: Box::new(source),
-        })?;
+        let indexes = self.indexes(archive, transfers);
+        let fetched = indexes.packages(component.as_str(), architecture).await;
+        let index = fetched.map_err(|source| archive.failed(source))?;
         let name = record_name(&archive.key);
         let read = tokio::task::spawn_blocking(move || {
             // Descriptions of careless repositories are not always UTF-8; nothing here reads them.

@@ -166,7 +166,7 @@ fn bill(
         lock,
         locked: lock.platform(&work.image.name, platform).unwrap_or(&nothing),
         platform,
-        store: Some(Arc::clone(work.store)),
+        store: Arc::clone(work.store).into(),
         offline: work.locking.offline,
     };
     gathering.bill(&work.runtime, Some(manifest))

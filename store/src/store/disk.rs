@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, UNSANDBOXED};
 use crate::digest::{BlobDigest, DerivationId, TreeHash};
 
 /// The start of the name of a checkout that is being removed. It stays in its directory: moving
@@ -83,8 +83,7 @@ impl Store {
     /// Looks through the store's directory.
     pub(super) fn scan(&self) -> Result<Disk, StoreError> {
         let mut disk = Disk::default();
-        // A store of its own stands in `unsandboxed`.
-        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp", "kept", "unsandboxed"];
+        let known = ["blobs", "trees", "roots", "logs", "locks", "tmp", "kept", UNSANDBOXED];
         for (entry, name, data) in entries(&self.root)? {
             let is_known = known.contains(&name.as_str()) && data.is_dir();
             let is_database = name == "db.sqlite" || name.starts_with("db.sqlite-");

@@ -69,6 +69,10 @@ pub struct DerivationLock {
     _file: File,
 }
 
+/// The folder in a store that is a store of its own: what was built without a sandbox answers no other
+/// build.
+pub const UNSANDBOXED: &str = "unsandboxed";
+
 /// Says that what is in a directory does not belong together, where the file system knows that
 /// (ext4: `chattr +T`). It then takes inodes for each entry from another place; in one place, a file
 /// system without a journal looks through all inodes that were freed lately for each new file.

@@ -178,111 +178,103 @@ pub async fn fetch_release(
     trusted(&release, url, verified)
 }
 
-/// Fetches the package index of a component and architecture, as the Release lists it.
-///
-/// The smallest form that can be read is used: xz, else gzip, else plain. It is proved before it is
-/// decompressed; what comes out is held to the size and digest that the Release states for it.
-///
-/// # Errors
-///
-/// [`ArchiveError`]; [`ArchiveError::NoIndex`] when the Release lists none.
-pub async fn fetch_packages_index(
-    downloader: &Downloader,
-    mirror: &Url,
-    suite: &str,
-    release: &(dyn ReleaseFiles + Sync),
-    component: &str,
-    architecture: &str,
-    observer: &dyn DownloadObserver,
-) -> Result<PackagesIndex, ArchiveError> {
-    let folder = if suite.ends_with('/') {
-        String::new()
-    } else {
-        format!("{component}/binary-{architecture}/")
-    };
-    let plain = format!("{folder}Packages");
-    let found = Form::ALL.iter().find_map(|form| {
-        let path = format!("{plain}{}", form.suffix());
-        release.file(&path).map(|(sha256, size)| (*form, path, sha256, size))
-    });
-    let Some((form, path, sha256, size)) = found else {
-        return Err(ArchiveError::NoIndex {
-            suite: suite.to_owned(),
-            component: component.to_owned(),
-            architecture: architecture.to_owned(),
+/// The indexes of a suite: where they are fetched from, and the Release that they are proved by.
+pub struct Indexes<'a> {
+    /// Fetches them.
+    pub downloader: &'a Downloader,
+    /// The archive's mirror.
+    pub mirror: &'a Url,
+    /// The suite; with a final `/` a flat repository's.
+    pub suite: &'a str,
+    /// What the suite's Release lists.
+    pub release: &'a (dyn ReleaseFiles + Sync),
+    /// Hears how it goes.
+    pub observer: &'a dyn DownloadObserver,
+}
+
+impl Indexes<'_> {
+    /// Fetches the package index of a component and architecture, as the Release lists it.
+    ///
+    /// The smallest form that can be read is used: xz, else gzip, else plain. It is proved before it
+    /// is decompressed; what comes out is held to the size and digest that the Release states for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError`]; [`ArchiveError::NoIndex`] when the Release lists none.
+    pub async fn packages(
+        &self,
+        component: &str,
+        architecture: &str,
+    ) -> Result<PackagesIndex, ArchiveError> {
+        let Self { suite, release, .. } = self;
+        let plain = match suite.ends_with('/') {
+            true => "Packages".to_owned(),
+            false => format!("{component}/binary-{architecture}/Packages"),
+        };
+        let found = Form::ALL.iter().find_map(|form| {
+            let path = format!("{plain}{}", form.suffix());
+            release.file(&path).map(|file| (*form, path, file))
         });
-    };
-    let name = format!("{suite} {component} {architecture} packages");
-    let listed = Listed { mirror, suite, by_hash: release.by_hash(), path: &path, sha256, size };
-    let packed = listed.fetch(downloader, &name, observer).await?;
-    let stated = release.file(&plain);
-    let worker = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || unpack(form, &packed, &path, stated))
-    };
-    let bytes = worker.await.unwrap_or_else(|error| {
-        let source = io::Error::other(error);
-        Err(ArchiveError::Decompress { path: path.clone(), source })
-    })?;
-    Ok(PackagesIndex { bytes, path, sha256 })
-}
+        let Some((form, path, file)) = found else {
+            return Err(ArchiveError::NoIndex {
+                suite: (*suite).to_owned(),
+                component: component.to_owned(),
+                architecture: architecture.to_owned(),
+            });
+        };
+        let name = format!("{suite} {component} {architecture} packages");
+        let packed = self.fetch(&name, &path, file).await?;
+        let stated = release.file(&plain);
+        let worker = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || unpack(form, &packed, &path, stated))
+        };
+        let bytes = worker.await.unwrap_or_else(|error| {
+            let source = io::Error::other(error);
+            Err(ArchiveError::Decompress { path: path.clone(), source })
+        })?;
+        Ok(PackagesIndex { bytes, path, sha256: file.0 })
+    }
 
-/// Fetches the index of the files that an architecture's packages have: its path, and its bytes as
-/// gzip packs them. `None` where the Release lists none.
-///
-/// # Errors
-///
-/// [`ArchiveError::Fetch`].
-pub async fn fetch_contents(
-    downloader: &Downloader,
-    mirror: &Url,
-    suite: &str,
-    release: &(dyn ReleaseFiles + Sync),
-    component: &str,
-    architecture: &str,
-    observer: &dyn DownloadObserver,
-) -> Result<Option<(String, Bytes)>, ArchiveError> {
-    // Some archives have one index for all components.
-    let places =
-        [format!("{component}/Contents-{architecture}.gz"), format!("Contents-{architecture}.gz")];
-    let found = places.into_iter().find_map(|path| release.file(&path).map(|it| (path, it)));
-    let Some((path, (sha256, size))) = found else { return Ok(None) };
-    let name = format!("{suite} {component} {architecture} contents");
-    let listed = Listed { mirror, suite, by_hash: release.by_hash(), path: &path, sha256, size };
-    let packed = listed.fetch(downloader, &name, observer).await?;
-    Ok(Some((path, packed)))
-}
+    /// Fetches the index of the files that an architecture's packages have: its path, and its bytes
+    /// as gzip packs them. `None` where the Release lists none.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Fetch`].
+    pub async fn contents(
+        &self,
+        component: &str,
+        architecture: &str,
+    ) -> Result<Option<(String, Bytes)>, ArchiveError> {
+        let plain = format!("Contents-{architecture}.gz");
+        // Some archives have one index for all components.
+        let places = [format!("{component}/{plain}"), plain];
+        let listed = |path: String| self.release.file(&path).map(|file| (path, file));
+        let Some((path, file)) = places.into_iter().find_map(listed) else { return Ok(None) };
+        let name = format!("{} {component} {architecture} contents", self.suite);
+        let packed = self.fetch(&name, &path, file).await?;
+        Ok(Some((path, packed)))
+    }
 
-/// A file that a Release lists.
-struct Listed<'a> {
-    mirror: &'a Url,
-    suite: &'a str,
-    by_hash: bool,
-    /// Relative to the Release.
-    path: &'a str,
-    sha256: BlobDigest,
-    size: u64,
-}
-
-impl Listed<'_> {
+    /// Fetches a file that the Release lists, by its path relative to it.
     async fn fetch(
         &self,
-        downloader: &Downloader,
         name: &str,
-        observer: &dyn DownloadObserver,
+        path: &str,
+        (sha256, size): (BlobDigest, u64),
     ) -> Result<Bytes, ArchiveError> {
-        let Self { suite, path, sha256, .. } = self;
+        let suite = self.suite;
         let suite_folder = suite_folder(suite);
         let address = |path: &str| address_of(self.mirror, &format!("{suite_folder}/{path}"));
-        let folder =
-            path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let mut urls = Vec::new();
-        if self.by_hash {
+        if self.release.by_hash() {
+            let folder = path.rfind('/').map_or("", |end| &path[..=end]);
             // Immune to a mirror that is just being updated.
             urls.push(address(&format!("{folder}by-hash/SHA256/{}", sha256.to_hex())));
         }
         urls.push(address(path));
-        let fetched = downloader.fetch_verified(name, &urls, *sha256, self.size, observer);
+        let fetched = self.downloader.fetch_verified(name, &urls, sha256, size, self.observer);
         fetched
             .await
             .map_err(|source| ArchiveError::Fetch { what: format!("{path} of `{suite}`"), source })

@@ -119,7 +119,9 @@ async fn index(
     component: &str,
 ) -> Result<PackagesIndex, ArchiveError> {
     let downloader = downloader();
-    fetch_packages_index(&downloader, mirror, "test", files, component, "amd64", &Silent).await
+    let (downloader, suite, release) = (&downloader, "test", files);
+    let indexes = Indexes { downloader, mirror, suite, release, observer: &Silent };
+    indexes.packages(component, "amd64").await
 }
 
 #[tokio::test]
@@ -255,9 +257,9 @@ async fn the_hosts_mirror_serves_a_release_of_debian() {
         let release = release.await.unwrap();
         let files = Files::parse(&release.text);
         let start = std::time::Instant::now();
-        let index =
-            fetch_packages_index(&downloader, mirror, suite, &files, "main", "amd64", &Silent);
-        let index = index.await.unwrap();
+        let (downloader, release) = (&downloader, &files);
+        let indexes = Indexes { downloader, mirror, suite, release, observer: &Silent };
+        let index = indexes.packages("main", "amd64").await.unwrap();
         println!("{suite}: {} bytes of {} in {:?}", index.bytes.len(), index.path, start.elapsed());
     }
 }
