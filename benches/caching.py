@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import random
 import shutil
 import socketserver
 import subprocess
@@ -60,8 +61,6 @@ def measure_tree(bench) -> None:
 
 
 def plant(project: Path) -> None:
-    import random
-
     source = random.Random(7)
     for number in range(FILES):
         folder = project / "tree" / f"{number % 100}"

@@ -4,18 +4,17 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
-use std::io::{Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
+mod common;
+
 use std::process::{Command, Output};
+
+use common::is_root;
+use common::refusing::refusing;
 
 const DRYSTONE: &str = env!("CARGO_BIN_EXE_drystone");
 
 fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 fn expect(output: &Output, said: &[&str]) {
@@ -27,25 +26,6 @@ fn expect(output: &Output, said: &[&str]) {
     }
 }
 
-/// A system call filter that refuses `unshare`, as engines of containers have it (seccomp(2)).
-fn filter() -> std::fs::File {
-    let step = |code: u16, jt: u8, jf: u8, k: u32| {
-        [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat()
-    };
-    let unshare = u32::try_from(libc::SYS_unshare).unwrap();
-    let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
-    let program = [
-        step(0x20, 0, 0, 0),
-        step(0x15, 0, 1, unshare),
-        step(0x06, 0, 0, denied),
-        step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&program.concat()).unwrap();
-    file.rewind().unwrap();
-    file
-}
-
 #[test]
 fn a_system_call_filter_is_named() {
     if !is_root() || !has("bwrap") {
@@ -53,12 +33,9 @@ fn a_system_call_filter_is_named() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let filter = filter();
-    // SAFETY: the descriptor is open; without its flag the program below inherits it.
-    unsafe { libc::fcntl(filter.as_raw_fd(), libc::F_SETFD, 0) };
-    let number = filter.as_raw_fd().to_string();
-    let output = Command::new("bwrap")
-        .args(["--dev-bind", "/", "/", "--seccomp", &number, DRYSTONE, "doctor"])
+    let (mut command, _filter) = refusing(&[libc::SYS_unshare]);
+    let output = command
+        .args([DRYSTONE, "doctor"])
         .env("DRYSTONE_STORE", place.path().join("store"))
         .output()
         .unwrap();

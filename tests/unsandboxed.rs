@@ -7,39 +7,17 @@
 
 mod common;
 
-use std::io::{Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::process::Output;
 
+use common::refusing::refusing;
 use common::{Project, World, can_run, expect_failure};
 
-/// A system call filter (seccomp(2)) that refuses new namespaces and mounts.
-fn filter() -> std::fs::File {
-    let step = |code: u16, jt: u8, jf: u8, k: u32| {
-        [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat()
-    };
-    let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
-    let mut program = vec![step(0x20, 0, 0, 0)];
-    for call in [libc::SYS_unshare, libc::SYS_mount, libc::SYS_fsopen, libc::SYS_umount2] {
-        program.push(step(0x15, 0, 1, u32::try_from(call).unwrap()));
-        program.push(step(0x06, 0, 0, denied));
-    }
-    program.push(step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW));
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&program.concat()).unwrap();
-    file.rewind().unwrap();
-    file
-}
-
-/// `drystone build` where namespaces are forbidden.
+/// `drystone build` where new namespaces and mounts are refused.
 fn build(world: &World, project: &Project, arguments: &[&str]) -> Output {
-    let filter = filter();
-    // SAFETY: the descriptor is open; without its flag the program below inherits it.
-    unsafe { libc::fcntl(filter.as_raw_fd(), libc::F_SETFD, 0) };
-    let mut command = std::process::Command::new("bwrap");
+    let calls = [libc::SYS_unshare, libc::SYS_mount, libc::SYS_fsopen, libc::SYS_umount2];
+    let (mut command, _filter) = refusing(&calls);
     world.environment(&mut command);
     command
-        .args(["--dev-bind", "/", "/", "--seccomp", &filter.as_raw_fd().to_string()])
         .args([env!("CARGO_BIN_EXE_drystone"), "build"])
         .arg(project.folder.join("image.toml"))
         .args(arguments)

@@ -13,6 +13,7 @@ pub mod crates;
 pub mod engines;
 pub mod http;
 pub mod image;
+pub mod refusing;
 pub mod registry;
 pub mod repository;
 

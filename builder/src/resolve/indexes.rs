@@ -136,12 +136,9 @@ impl Resolver<'_> {
 }
 
 fn missing(archive: &Proved, component: &Component, architecture: &str) -> ResolveError {
-    ResolveError::Archive {
-        archive: archive.key.clone(),
-        source: Box::new(ArchiveError::NoIndex {
-            suite: archive.key.suite.to_string(),
-            component: component.to_string(),
-            architecture: architecture.to_owned(),
-        }),
-    }
+    archive.failed(ArchiveError::NoIndex {
+        suite: archive.key.suite.to_string(),
+        component: component.to_string(),
+        architecture: architecture.to_owned(),
+    })
 }
