@@ -1,16 +1,23 @@
 //! Binary caches of a build: asked for what the store lacks, given what was built.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use drystone_builder::build::{
+    IMAGE_BUILDER, StandsOn, WholeImage, remember_image, remembered_image,
+};
+use drystone_builder::image::ImageSet;
 use drystone_builder::progress::{Event, Progress as _};
 use drystone_builder::settings::{Origin, Settings};
 use drystone_builder::spec::{Image, Platform};
 use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
-use drystone_cache::binary_cache::{Caches, Looked, Share, Shared, Subject, share};
+use drystone_cache::binary_cache::{
+    Caches, Looked, Share, Shared, Subject, realisation_tag, share,
+};
 use drystone_cache::dsse::Envelope;
 use drystone_cache::key::SecretKey;
-use drystone_cache::reference::{Location, RepositoryName};
+use drystone_cache::reference::{Location, RepositoryName, Target};
 use drystone_cache::registry::Registries;
 use drystone_cache::repository::Repository;
 use drystone_store::derivation::Derivation;
@@ -18,6 +25,7 @@ use drystone_store::digest::DerivationId;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Realisation;
 use drystone_store::store::Store;
+use drystone_store::substituter::Wanted;
 use tokio::runtime::Handle;
 
 use crate::diagnostics::Failure;
@@ -117,6 +125,64 @@ impl Caching {
         self.caches.iter().flat_map(|caches| caches.repositories().cloned()).collect()
     }
 
+    /// The image as a cache knows it whole: without a step of a build, and believed for all that it
+    /// stands on.
+    pub fn whole(&self, store: &Store, whole: &WholeImage) -> Result<Option<ImageSet>, Failure> {
+        let Some(caches) = &self.caches else { return Ok(None) };
+        let id = whole.derivation.id();
+        // What is remembered of a cache is not enough: what it lacks would have to be shared.
+        if !store.is_known_to_caches(Wanted { is_whole: true, ..Wanted::from(id) }) {
+            return Ok(None);
+        }
+        let Some(output) = store.realised_output(&id, "out")? else { return Ok(None) };
+        let Some((set, stands_on)) = remembered_image(store, &output)? else { return Ok(None) };
+        let mut signers = stands_on.values().filter(|signers| !signers.is_empty());
+        let is_believed = signers.all(|signers| caches.believes(signers));
+        Ok(Some(set).filter(|_| is_believed))
+    }
+
+    /// Whether every cache of the user's is known to have an image that one of them gave.
+    pub async fn all_have(&self, whole: &WholeImage) -> bool {
+        let Some(key) = self.key.as_ref().filter(|_| !self.own.is_empty()) else { return true };
+        if self.repositories().len() == 1 {
+            return true;
+        }
+        let tag = Target::Tag(realisation_tag(&whole.derivation.id(), Some(key.public().id())));
+        for own in &self.own {
+            if !own.manifest(&tag).await.is_ok_and(|manifest| manifest.is_some()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Keeps an image in the store as one realisation, to be shared, with who vouched for what it
+    /// stands on.
+    pub fn remember_whole(
+        &self,
+        store: &Store,
+        whole: &WholeImage,
+        set: &ImageSet,
+    ) -> Result<(), Failure> {
+        let mut stands_on = StandsOn::new();
+        for id in store.used_derivations() {
+            let mut signers = BTreeSet::new();
+            if let Some(substituted) = store.substituted(&id)? {
+                // The lock's hashes, which the image's own id covers, vouch for packages.
+                if is_pinned(&substituted.derivation) || is_whole(&substituted.derivation) {
+                    continue;
+                }
+                let Some(caches) = &self.caches else { return Ok(()) };
+                signers = caches.signers(&id, &substituted.attestations);
+                if signers.is_empty() {
+                    return Ok(());
+                }
+            }
+            stands_on.insert(id, signers);
+        }
+        Ok(remember_image(store, &whole.derivation, set, stands_on)?)
+    }
+
     /// The names of the caches that are on the registry of a target: their blobs can be mounted.
     pub fn mounts(&self, target: &Location) -> Vec<RepositoryName> {
         let Location::Registry { host, .. } = target else { return Vec::new() };
@@ -125,6 +191,12 @@ impl Caching {
             _ => None,
         };
         self.repositories().into_iter().filter_map(of_host).collect()
+    }
+
+    /// What looking in caches gave, where nothing is shared.
+    pub fn looked(&self) -> CacheReport {
+        let looked = self.caches.as_ref().map(|caches| caches.looked()).unwrap_or_default();
+        CacheReport { looked, shared: Vec::new() }
     }
 
     /// Signs what was built here and shares it with all that the build stands on. What fails is
@@ -140,8 +212,7 @@ impl Caching {
         derivations: &[DerivationId],
         display: &Display,
     ) -> CacheReport {
-        let looked = self.caches.as_ref().map(|caches| caches.looked()).unwrap_or_default();
-        let mut report = CacheReport { looked, shared: Vec::new() };
+        let mut report = self.looked();
         let Some(key) = self.key.as_ref().filter(|_| !self.own.is_empty()) else { return report };
         let mut shares = Vec::new();
         let mut unsigned = Vec::new();
@@ -184,8 +255,15 @@ fn to_share(
             let envelope = Envelope::parse(text.as_bytes())?;
             let attested = Attestation::from_payload(envelope.payload())?;
             let outputs = attested.realisation.outputs.into_values().collect();
-            let is_lost = store.is_lost(id);
-            shares.push(Share { envelope, derivation: *id, outputs, is_pinned, is_lost });
+            let (is_whole, is_lost) = (is_whole(&substituted.derivation), store.is_lost(id));
+            shares.push(Share {
+                envelope,
+                derivation: *id,
+                outputs,
+                is_pinned,
+                is_whole,
+                is_lost,
+            });
         }
         return Ok(shares);
     }
@@ -198,8 +276,9 @@ fn to_share(
     let attestation = Attestation { realisation, derivation, context };
     let envelope = attestation.sign(key)?;
     let outputs = attestation.realisation.outputs.into_values().collect();
+    let is_whole = is_whole(&attestation.derivation);
     let is_lost = store.is_lost(id);
-    Ok(vec![Share { envelope, derivation: *id, outputs, is_pinned, is_lost }])
+    Ok(vec![Share { envelope, derivation: *id, outputs, is_pinned, is_whole, is_lost }])
 }
 
 /// What an image uses is enough to make the store's own form from.
@@ -210,6 +289,10 @@ fn keep_useful_layers(realisation: &mut Realisation, store: &Store) {
             output.layers.retain(|layer| layer.compression != Compression::Store1);
         }
     }
+}
+
+fn is_whole(derivation: &Derivation) -> bool {
+    derivation.builder == IMAGE_BUILDER
 }
 
 fn is_pinned(derivation: &Derivation) -> bool {

@@ -117,6 +117,7 @@ fn fill(
             derivation: attestation.derivation.id(),
             outputs: attestation.realisation.outputs.into_values().collect(),
             is_pinned: false,
+            is_whole: false,
             is_lost: false,
         });
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use drystone_store::digest::BlobDigest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,10 @@ pub struct Descriptor {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
+    /// The content itself in base64, where it is small: it saves a request (the image
+    /// specification's embedded content). What it says it is must be checked as any other bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// The platform that a manifest is for, as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Value>,
@@ -67,8 +72,28 @@ impl Descriptor {
             size,
             artifact_type: None,
             annotations: BTreeMap::new(),
+            data: None,
             platform: None,
         }
+    }
+
+    /// Describes content that is carried along.
+    pub fn embedding(media_type: &str, content: &[u8]) -> Self {
+        let data = Some(BASE64.encode(content));
+        Self { data, ..Self::of(media_type, content) }
+    }
+
+    /// The content that is carried along, if it is what it says it is.
+    pub fn embedded(&self) -> Option<Bytes> {
+        let content = BASE64.decode(self.data.as_ref()?.as_bytes()).ok()?;
+        let is_right = content.len() as u64 == self.size && BlobDigest::of(&content) == self.digest;
+        is_right.then(|| content.into())
+    }
+
+    /// Whether both mean the same bytes as the same thing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.media_type, self.digest, self.size)
+            == (&other.media_type, other.digest, other.size)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod suite;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
 use drystone_cache::binary_cache::{Caches, Share, Shared, Subject, realisation_tag, share};
 use drystone_cache::folder::Folder;
 use drystone_cache::key::SecretKey;
-use drystone_cache::reference::Target;
+use drystone_cache::reference::{Location, Target};
+use drystone_cache::registry::{Registries, Settings};
 use drystone_cache::repository::Repository;
 use drystone_cache::traffic::Kind;
 use drystone_cache::trust::{Trust, TrustedKey};
@@ -20,6 +23,7 @@ use drystone_store::layer::{Compression, Layer};
 use drystone_store::path::StorePath;
 use drystone_store::realisation::{ListingRef, Output, Realisation};
 use drystone_store::substituter::{Substitute, Substituter as _, Wanted};
+use suite::fake::{Fake, Profile};
 use tokio::runtime::Runtime;
 
 const NOW: i64 = 1_800_000_000;
@@ -87,6 +91,7 @@ impl World {
             derivation: attestation.derivation.id(),
             outputs: attestation.realisation.outputs.values().cloned().collect(),
             is_pinned: true,
+            is_whole: false,
             is_lost: false,
         };
         let shares: Vec<Share> = attestations.iter().map(one).collect();
@@ -337,6 +342,25 @@ fn a_cache_that_fails_is_given_up_and_fails_nothing() {
     assert!(!shared.failed.is_empty());
 }
 
+/// A registry may refuse a manifest while one of its blobs is written again, and each byte costs.
+#[test]
+fn what_realisations_have_in_common_is_sent_once() {
+    let fake = Fake::start(Profile { mounts: true, deletes: true, page: 1000, ..Profile::default() });
+    let location: Location = format!("127.0.0.1:{}/team/app", fake.port).parse().unwrap();
+    let settings = Settings { proxies: false, ..Settings::default() };
+    let world = World { cache: Registries::new(settings).open(&location), ..World::new() };
+    let packages: Vec<Attestation> =
+        (1..=40).map(|seed| world.package(seed, 11, &[Compression::Gzip1])).collect();
+    let shared = world.share(&key(1), &packages.iter().collect::<Vec<_>>());
+    assert_eq!((shared.written, shared.failed), (40, Vec::new()));
+    // An envelope for each, the layer and the listing.
+    assert_eq!(shared.blobs, 42);
+    let seen = fake.seen();
+    let opened = seen.iter().filter(|seen| seen.method == "POST").count();
+    // The empty configuration and the bundle belong to all.
+    assert_eq!(opened, 44);
+}
+
 #[test]
 fn what_the_builder_lacks_streams_from_another_cache() {
     let world = World::new();
@@ -348,6 +372,7 @@ fn what_the_builder_lacks_streams_from_another_cache() {
         derivation: package.derivation.id(),
         outputs: package.realisation.outputs.values().cloned().collect(),
         is_pinned: true,
+        is_whole: false,
         is_lost: false,
     };
     let nothing = |_: &BlobDigest| None;

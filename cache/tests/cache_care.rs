@@ -80,6 +80,7 @@ impl Builder {
                 derivation: one.derivation.id(),
                 outputs: one.realisation.outputs.values().cloned().collect(),
                 is_pinned: false,
+                is_whole: false,
                 is_lost: false,
             })
             .collect();

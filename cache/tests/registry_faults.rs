@@ -193,6 +193,26 @@ async fn manifests_are_bounded_and_checked() {
     assert!(matches!(error, RegistryError::Malformed { .. }), "{error}");
 }
 
+/// docker-registry refuses a manifest while another client writes one of its blobs once more.
+#[tokio::test]
+async fn a_manifest_that_raced_is_written_again() {
+    let fake = Fake::start(GOOD);
+    let repository = open(&fake, settings());
+    let manifest = Manifest::new(MANIFEST_MEDIA_TYPE, "{}");
+    let refusal = |code: &str, message: &str| {
+        let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{message}\"}}]}}");
+        Fault::Answer(400, String::new(), body)
+    };
+    let raced = refusal("DIGEST_INVALID", "provided digest did not match uploaded content");
+    fake.fault("PUT", "/manifests/", 2, raced);
+    repository.put_manifest(&manifest, &[Tag::new("raced").unwrap()]).await.unwrap();
+    let before = fake.seen().len();
+    fake.fault("PUT", "/manifests/", 9, refusal("MANIFEST_INVALID", "manifest invalid"));
+    let error = repository.put_manifest(&manifest, &[]).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Status { status: 400, .. }), "{error}");
+    assert_eq!(fake.seen().len() - before, 1, "what is invalid stays so");
+}
+
 #[tokio::test]
 async fn lists_without_end_and_pages_elsewhere_are_refused() {
     let fake = Fake::start(GOOD);

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use drystone_builder::base::{BaseImages, BaseSource};
 use drystone_builder::build::{
     BuildError, BuildRequest, Builder, Built, ByHand, RecipeOptions, RemoteFile, RemoteFiles,
-    StoredFile, fetch_files,
+    StoredFile, WholeImage, fetch_files,
 };
 use drystone_builder::check::Checker;
 use drystone_builder::lock::{Lock, PackageKey};
@@ -298,7 +298,7 @@ impl Work<'_> {
         if self.is_lossy.load(Ordering::Relaxed) {
             warnings.push(LOSS.to_owned());
         }
-        let exchanged = Exchanged { cached: self.share()?, traffic: pushing.counts() };
+        let exchanged = Exchanged { cached: self.share(&built)?, traffic: pushing.counts() };
         let answer = self.answer(targets, &built, &written, &exchanged, lock_changed, warnings);
         if let Some(path) = &arguments.metadata_file {
             std::fs::write(path, format!("{}\n", answer.report))
@@ -340,9 +340,13 @@ impl Work<'_> {
         Answer { reference, report, warnings }
     }
 
-    fn share(&self) -> Result<CacheReport, Failure> {
+    fn share(&self, built: &Built) -> Result<CacheReport, Failure> {
         if self.locking.offline || self.isolation == Isolation::None {
             return Ok(CacheReport::default());
+        }
+        // What came whole from a cache is there with all that it stands on.
+        if built.platforms.is_empty() {
+            return Ok(self.caching.looked());
         }
         let shared = interrupt::or_cancelled(self.caching.share(self.store, &self.wiring.display));
         self.runtime.block_on(shared).map_err(Failure::of)
@@ -399,15 +403,25 @@ impl Work<'_> {
         pushing: &Pushing,
         lock: &Lock,
     ) -> Result<Done, Failure> {
-        let (built, lock) = self.build(arguments, targets, lock.clone())?;
-        interrupt::check().map_err(Failure::of)?;
-        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        let (built, lock, recorded) = match self.whole(arguments, targets, lock)? {
+            Some(built) => (built, lock.clone(), false),
+            None => {
+                let (built, lock) = self.build(arguments, targets, lock.clone())?;
+                interrupt::check().map_err(Failure::of)?;
+                let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+                self.remember_whole(targets, &lock, &built)?;
+                (built, lock, recorded)
+            }
+        };
         if targets.need_layers() {
             bases::fetch_layers(&built, self.base_images())?;
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
-        self.keep(&built, targets.archive.as_deref())?;
+        // A whole image stands on nothing that the store would have to keep.
+        if !built.platforms.is_empty() {
+            self.keep(&built, targets.archive.as_deref())?;
+        }
         let output = output::Output {
             set: &built.set,
             name: &targets.name,
@@ -419,6 +433,59 @@ impl Work<'_> {
             attaching::run(self, &arguments.attachments, pushing, &built, &lock)?;
         }
         Ok(Done { built, lock, recorded, written })
+    }
+
+    /// The image as a cache knows it whole, if nothing of it changed since it was shared. Not where
+    /// more is wanted than the image, nor where a cache has lost some of it.
+    fn whole(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        lock: &Lock,
+    ) -> Result<Option<Built>, Failure> {
+        let attachments = &arguments.attachments;
+        let is_enough = attachments.attach.is_empty() && !attachments.sign;
+        if !is_enough || self.locking.offline || self.is_lossy.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if self.caching.caches().is_none() || self.isolation == Isolation::None {
+            return Ok(None);
+        }
+        let Some(whole) = self.whole_image(targets, lock)? else { return Ok(None) };
+        let Some(set) = self.caching.whole(self.store, &whole)? else { return Ok(None) };
+        if !self.runtime.block_on(self.caching.all_have(&whole)) {
+            return Ok(None);
+        }
+        Ok(Some(Built {
+            set,
+            platforms: Vec::new(),
+            fingerprints: whole.fingerprints,
+            ignored_files: whole.ignored_files,
+            fetched: Vec::new(),
+        }))
+    }
+
+    fn whole_image(&self, targets: &Targets, lock: &Lock) -> Result<Option<WholeImage>, Failure> {
+        let written = self.written(targets.archive.as_deref());
+        Ok(WholeImage::of(&self.request(lock), &written)?)
+    }
+
+    /// Remembers the image under what the next build will know before it begins.
+    fn remember_whole(
+        &self,
+        targets: &Targets,
+        lock: &Lock,
+        built: &Built,
+    ) -> Result<(), Failure> {
+        if self.caching.can_share() != (true, true) || self.isolation == Isolation::None {
+            return Ok(());
+        }
+        let recorded = locking::with_results(lock, self.image, built);
+        let lock = if self.locking.locked { lock } else { &recorded };
+        match self.whole_image(targets, lock)? {
+            Some(whole) => self.caching.remember_whole(self.store, &whole, &built.set),
+            None => Ok(()),
+        }
     }
 
     fn base_images(&self) -> BaseImages<'_> {
@@ -456,17 +523,22 @@ impl Work<'_> {
     }
 
     fn recipe_options(&self, arguments: &BuildArguments, archive: Option<&Path>) -> RecipeOptions {
-        let mut written: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
-        let usual = outputs::default_archive(self.image);
-        written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
         RecipeOptions {
             jobs: NonZeroUsize::new(self.settings.jobs.value).unwrap_or(NonZeroUsize::MIN),
             // A list of what is missing should be whole.
             keep_going: arguments.keep_going || self.checkouts.is_forbidden(),
             keep_failed: arguments.keep_failed,
             only: arguments.recipe.clone(),
-            written,
+            written: self.written(archive),
         }
+    }
+
+    /// Files that builds write, which are no source of recipes.
+    fn written(&self, archive: Option<&Path>) -> Vec<PathBuf> {
+        let mut written: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
+        let usual = outputs::default_archive(self.image);
+        written.extend([usual, self.image.path.clone(), self.image.lock_path.clone()]);
+        written
     }
 
     /// Builds one recipe, and says where its outputs are in the store.
@@ -558,15 +630,18 @@ impl Work<'_> {
             bases: self.base_source(),
             checker,
         };
-        let request = BuildRequest {
+        work(&builder, &self.request(lock))
+            .map_err(|error| self.explained(self.with_packages(lock, error).into()))
+    }
+
+    fn request<'r>(&'r self, lock: &'r Lock) -> BuildRequest<'r> {
+        BuildRequest {
             image: self.image,
             lock,
             platforms: &self.platforms,
             compression: compression(self.settings.compression.value),
             created: self.settings.source_date_epoch.as_ref().map(|epoch| epoch.value),
-        };
-        work(&builder, &request)
-            .map_err(|error| self.explained(self.with_packages(lock, error).into()))
+        }
     }
 
     /// Names the packages that have what a script looked for, where an archive can be asked.

@@ -17,11 +17,14 @@ pub struct Wanted {
     pub derivation: DerivationId,
     /// The trees that its outputs must be, where a lock pins them: then nobody has to vouch.
     pub pinned: BTreeMap<String, TreeHash>,
+    /// Whether it stands for everything else, so that what is known of the rest need not be asked
+    /// for first.
+    pub is_whole: bool,
 }
 
 impl From<DerivationId> for Wanted {
     fn from(derivation: DerivationId) -> Self {
-        Self { derivation, pinned: BTreeMap::new() }
+        Self { derivation, pinned: BTreeMap::new(), is_whole: false }
     }
 }
 

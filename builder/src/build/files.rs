@@ -50,6 +50,15 @@ impl LocalFiles {
         Ok(Self { sources: read_sources(&specs.collect::<Result<Vec<_>, _>>()?)? })
     }
 
+    /// Walks only those sources that are in the project.
+    pub fn of_project(image: &Image) -> Result<SourceTree, BuildError> {
+        let (is_here, none) =
+            (|entry: &&FileEntry| !matches!(entry.source, FileSource::Download { .. }), BTreeMap::new());
+        let specs = image.files.iter().filter(is_here);
+        let specs = specs.filter_map(|entry| convert(image, entry, &none));
+        Ok(read_sources(&specs.collect::<Result<Vec<_>, _>>()?)?)
+    }
+
     /// What was read, for the question whether it changed.
     pub const fn fingerprint(&self) -> &Fingerprint {
         &self.sources.fingerprint

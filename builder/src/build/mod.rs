@@ -32,6 +32,7 @@ mod sources;
 mod system;
 mod system_texts;
 mod view;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -54,6 +55,7 @@ pub use recipes::{BuiltRecipes, ByHand, RecipeOptions, last_build};
 pub use remote_files::{RemoteFile, RemoteFileError, RemoteFiles, StoredFile, fetch_files, stored};
 pub use sources::FetchCommit;
 pub use view::StackView;
+pub use whole::{BUILDER as IMAGE_BUILDER, StandsOn, WholeImage, remember_image, remembered_image};
 
 use ahead::Ahead;
 use based::BaseWork;

@@ -67,7 +67,7 @@ struct Planned {
 }
 
 /// Recipes of one platform by what they need, those that `wanted` needs and no other.
-fn needed(
+pub(super) fn needed(
     image: &Image,
     platform: Platform,
     wanted: Vec<(String, Name)>,
@@ -120,7 +120,7 @@ fn others(image: &Image, recipe: &Recipe, made: &BTreeMap<Name, Made>) -> Vec<(S
 }
 
 /// The outputs that enter the image on a platform.
-fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
+pub(super) fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
     let mut entering = image.entering_recipes();
     // What nobody named enters where it is built.
     if image.image.recipes.is_none() {
@@ -129,7 +129,7 @@ fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
     entering
 }
 
-fn by_files(image: &Image) -> impl Iterator<Item = &RecipeOutput> {
+pub(super) fn by_files(image: &Image) -> impl Iterator<Item = &RecipeOutput> {
     image.files.iter().filter_map(|entry| match &entry.source {
         FileSource::Recipe { output, .. } => Some(output),
         _ => None,

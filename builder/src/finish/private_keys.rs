@@ -8,9 +8,10 @@
 //! A key is only what decodes as one: a PEM block needs its END line and a body of base64 with
 //! the right structure inside, so text that merely talks about keys does not count. Formats:
 //! RFC 7468, RFC 5958 (PKCS#8), RFC 8017 (PKCS#1), RFC 5915 (EC), OpenSSH's PROTOCOL.key, RFC 7292
-//! (PKCS#12), RFC 4880 (OpenPGP), Java's JKS and JCEKS, PuTTY, Dropbear, GnuPG's private-keys-v1.d.
+//! (PKCS#12), RFC 9580 (OpenPGP), Java's JKS and JCEKS, PuTTY, Dropbear, GnuPG's private-keys-v1.d.
 
 mod binary;
+mod openpgp;
 mod text;
 
 /// What kind of private key a file holds.

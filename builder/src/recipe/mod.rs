@@ -31,7 +31,7 @@ pub use graph::{Build, build_all};
 pub use hints::comes_with;
 pub use plain::plain;
 pub use run::{Job, Made, Tools, Workbench};
-pub use source::{SourceError, Sources, read_source};
+pub use source::{LocalSource, SourceError, Sources, read_source};
 
 /// Version of the `recipe` builder: rises whenever its output can change.
 pub const VERSION: u32 = 1;

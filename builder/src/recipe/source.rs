@@ -13,7 +13,7 @@ use drystone_store::tree::{Entry, Kind, SpoolError, TreePath};
 use super::{ARCHIVE, BUILDER_ID};
 use crate::build::StoredFile;
 use crate::source::files::{
-    ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceTree, read_sources,
+    ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceEntry, SourceTree, read_sources,
 };
 use crate::spec::{Image, Recipe, RecipeSource};
 
@@ -94,8 +94,79 @@ pub struct Sources {
 /// The first line of a file that git's large file storage put in the place of the real one.
 pub(super) const LARGE_FILE: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
 
-/// Reads a recipe's source and patches, and stores them as a tree. `outputs` are files that builds
-/// write beside image.toml; they are no source, wherever the folder begins.
+/// What a recipe takes of the project: its folder and its patches.
+pub struct LocalSource {
+    /// The specifications, in the order in which they stand over each other.
+    specs: Vec<FileSpec>,
+    /// The folder, if its source is one.
+    folder: Option<PathBuf>,
+}
+
+impl LocalSource {
+    /// What `recipe` takes. `outputs` are files that builds write beside image.toml; they are no
+    /// source, wherever the folder begins.
+    pub fn of(
+        image: &Image,
+        name: &str,
+        recipe: &Recipe,
+        outputs: &[PathBuf],
+    ) -> Result<Self, SourceError> {
+        let mut specs = vec![spec(path("build"), FileSource::Directory)];
+        let mut folder = None;
+        match &recipe.source {
+            Some(RecipeSource::Folder { path: local, include, exclude }) => {
+                let directory = local.below(&image.directory);
+                if directory.exists() && !directory.is_dir() {
+                    let recipe = name.to_owned();
+                    return Err(SourceError::NoFolder { recipe, path: directory });
+                }
+                let exclude = exclude.iter().cloned().chain(written_below(&directory, outputs));
+                let source = FileSource::Path {
+                    path: directory.clone(),
+                    include: include.clone(),
+                    exclude: exclude.collect(),
+                };
+                specs.push(spec(path("build/source"), source));
+                folder = Some(directory);
+            }
+            _ => specs.push(spec(path("build/source"), FileSource::Directory)),
+        }
+        for (number, patch) in recipe.patches.iter().enumerate() {
+            let source = FileSource::Path {
+                path: patch.below(&image.directory),
+                include: Vec::new(),
+                exclude: Vec::new(),
+            };
+            specs.push(spec(path(&format!("build/patches/{number:04}")), source));
+        }
+        Ok(Self { specs, folder })
+    }
+
+    /// Walks it; contents stay on disk.
+    pub fn read(&self, name: &str) -> Result<SourceTree, SourceError> {
+        let files = |source| SourceError::Files { recipe: name.to_owned(), source };
+        let tree = read_sources(&self.specs).map_err(files)?;
+        let below = |it: &SourceEntry| it.entry.path.as_str().starts_with("build/source/");
+        match &self.folder {
+            Some(folder) if !tree.entries.iter().any(below) => {
+                Err(SourceError::Nothing { recipe: name.to_owned(), path: folder.clone() })
+            }
+            _ => Ok(tree),
+        }
+    }
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::new(text).expect("a valid path")
+}
+
+fn spec(destination: TreePath, source: FileSource) -> FileSpec {
+    let destination = Some(destination);
+    FileSpec { destination, source, mode: None, uid: BUILDER_ID, gid: BUILDER_ID }
+}
+
+/// Reads a recipe's source and patches, and stores them as a tree; `fetched` has what was
+/// downloaded for it.
 pub fn read_source(
     store: &Store,
     image: &Image,
@@ -104,59 +175,18 @@ pub fn read_source(
     outputs: &[PathBuf],
     fetched: &BTreeMap<BlobDigest, StoredFile>,
 ) -> Result<(Output, SourceTree), SourceError> {
-    let path = |text: &str| TreePath::new(text).expect("a valid path");
-    let spec = |destination: TreePath, source: FileSource| FileSpec {
-        destination: Some(destination),
-        source,
-        mode: None,
-        uid: BUILDER_ID,
-        gid: BUILDER_ID,
-    };
-    let mut specs = vec![spec(path("build"), FileSource::Directory)];
-    let mut folder = None;
-    match &recipe.source {
-        Some(RecipeSource::Folder { path: local, include, exclude }) => {
-            let directory = local.below(&image.directory);
-            if directory.exists() && !directory.is_dir() {
-                return Err(SourceError::NoFolder { recipe: name.to_owned(), path: directory });
-            }
-            let exclude = exclude.iter().cloned().chain(written_below(&directory, outputs));
-            let source = FileSource::Path {
-                path: directory.clone(),
-                include: include.clone(),
-                exclude: exclude.collect(),
-            };
-            specs.push(spec(path("build/source"), source));
-            folder = Some(directory);
-        }
-        Some(RecipeSource::Download { sha256, unpack, url }) => {
-            let file = fetched.get(sha256).ok_or(StoreError::NoBlob(*sha256))?;
-            let source = FileSource::Stored { path: file.path.clone(), size: file.size };
-            specs.push(spec(path("build/source"), FileSource::Directory));
-            let place = match unpack {
-                Some(_) => ARCHIVE[1..].to_owned(),
-                None => format!("build/source/{}", file_name(url)),
-            };
-            let place = TreePath::new(place).unwrap_or_else(|_| path("build/source/file"));
-            specs.push(spec(place, source));
-        }
-        _ => specs.push(spec(path("build/source"), FileSource::Directory)),
-    }
-    for (number, patch) in recipe.patches.iter().enumerate() {
-        let source = FileSource::Path {
-            path: patch.below(&image.directory),
-            include: Vec::new(),
-            exclude: Vec::new(),
+    let mut local = LocalSource::of(image, name, recipe, outputs)?;
+    if let Some(RecipeSource::Download { sha256, unpack, url }) = &recipe.source {
+        let file = fetched.get(sha256).ok_or(StoreError::NoBlob(*sha256))?;
+        let source = FileSource::Stored { path: file.path.clone(), size: file.size };
+        let place = match unpack {
+            Some(_) => ARCHIVE[1..].to_owned(),
+            None => format!("build/source/{}", file_name(url)),
         };
-        specs.push(spec(path(&format!("build/patches/{number:04}")), source));
+        let place = TreePath::new(place).unwrap_or_else(|_| path("build/source/file"));
+        local.specs.push(spec(place, source));
     }
-    let files = |source| SourceError::Files { recipe: name.to_owned(), source };
-    let tree = read_sources(&specs).map_err(files)?;
-    if let Some(folder) = folder
-        && !tree.entries.iter().any(|it| it.entry.path.as_str().starts_with("build/source/"))
-    {
-        return Err(SourceError::Nothing { recipe: name.to_owned(), path: folder });
-    }
+    let tree = local.read(name)?;
     let output = store_tree(store, name, &tree)?;
     Ok((output, tree))
 }

@@ -211,7 +211,8 @@ pub async fn import_packages(
 pub fn substitutable(pin: &LockedPackage) -> Wanted {
     let trees = [("data", pin.tree), ("control", pin.control)];
     let pinned = trees.into_iter().filter_map(|(name, tree)| Some((name.to_owned(), tree?)));
-    Wanted { derivation: deb::derivation(&pin.sha256).id(), pinned: pinned.collect() }
+    let derivation = deb::derivation(&pin.sha256).id();
+    Wanted { pinned: pinned.collect(), ..Wanted::from(derivation) }
 }
 
 type Pinned = Vec<(PackageKey, LockedPackage)>;

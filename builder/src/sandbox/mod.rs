@@ -68,4 +68,4 @@ pub const MAX_LOWERS: usize = 499;
 
 /// The version of what a sandboxed command can see; part of every derivation that runs one.
 /// It rises whenever a change here could change what a command makes.
-pub const SANDBOX_VERSION: u32 = 3;
+pub const SANDBOX_VERSION: u32 = 4;

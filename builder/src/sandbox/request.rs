@@ -140,6 +140,8 @@ impl Command {
 pub fn standard_environment() -> BTreeMap<String, String> {
     let epoch = drystone_store::tar::MTIME.to_string();
     [
+        // Without it TeX heeds SOURCE_DATE_EPOCH in a document's metadata alone.
+        ("FORCE_SOURCE_DATE", "1"),
         ("HOME", "/root"),
         ("LC_ALL", "C.UTF-8"),
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),

@@ -392,7 +392,7 @@ fn environment() -> Outcome {
     let names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
     let mut names = names;
     names.sort();
-    same(&names.join(" "), "FACTS HOME LC_ALL PATH SOURCE_DATE_EPOCH TZ")
+    same(&names.join(" "), "FACTS FORCE_SOURCE_DATE HOME LC_ALL PATH SOURCE_DATE_EPOCH TZ")
 }
 
 fn standard_input() -> Outcome {

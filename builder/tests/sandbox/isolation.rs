@@ -133,7 +133,7 @@ fn inheritance() {
     let finished = root.execute(&command, None).unwrap();
     assert_eq!(
         String::from_utf8(finished.output).unwrap(),
-        "HOME=/root\nLC_ALL=C.UTF-8\n\
+        "FORCE_SOURCE_DATE=1\nHOME=/root\nLC_ALL=C.UTF-8\n\
          PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          SOURCE_DATE_EPOCH=315532800\nTZ=UTC\n"
     );

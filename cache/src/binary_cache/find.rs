@@ -1,9 +1,11 @@
 //! Asking binary caches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use data_encoding::BASE64;
 use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::substituter::{Substitute, Substituter, Wanted};
 use drystone_store::with_causes;
@@ -12,14 +14,14 @@ use tokio::runtime::Handle;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
-    realisation_tag,
+    realisation_tag, small_blob,
 };
 use crate::agreement::{self, AgreementError, Opinion};
 use crate::attestation::{Attestation, verify};
 use crate::bundle::{self, Bundle};
 use crate::dsse::{Envelope, MAX_ENVELOPE};
 use crate::error::RegistryError;
-use crate::key::KeyId;
+use crate::key::{KeyId, PublicKey};
 use crate::reference::{Tag, Target};
 use crate::repository::Repository;
 use crate::trust::Trust;
@@ -49,6 +51,8 @@ struct Cache {
 struct State {
     /// The attestations of the image's bundles; `None` before they were asked for.
     bundle: Option<Arc<Bundle>>,
+    /// Blobs that manifests carried along.
+    carried: HashMap<BlobDigest, Bytes>,
     failures: u32,
 }
 
@@ -106,12 +110,16 @@ impl Cache {
         artifact_type: &str,
         media_type: &str,
         most: u64,
-    ) -> Option<bytes::Bytes> {
+    ) -> Option<Bytes> {
         let target = Target::Tag(tag);
         let manifest = self.noted(self.repository.manifest(&target).await)?;
         let layers = layers_of(&manifest, artifact_type)?;
-        let (digest, size) = layer_of_type(&layers, media_type, most)?;
-        self.noted(self.repository.blob_bytes(&digest, size).await)
+        let layer = layer_of_type(&layers, media_type, most)?;
+        let bytes = self.noted(small_blob(&self.repository, layer).await)?;
+        let others = layers.iter().filter(|other| other.digest != layer.digest);
+        let carried = others.filter_map(|other| Some((other.digest, other.embedded()?)));
+        self.state().carried.extend(carried);
+        Some(bytes)
     }
 
     /// All attestations of the bundles that the keys' owners wrote, asked for once.
@@ -202,6 +210,20 @@ impl Caches {
         })
     }
 
+    /// Whether enough of the trusted keys are among those that vouched for something.
+    pub fn believes(&self, signers: &BTreeSet<String>) -> bool {
+        let known = self.trust.valid_keys(self.now).filter(|key| signers.contains(&spelled(key)));
+        known.count() >= self.trust.threshold()
+    }
+
+    /// The trusted keys that a statement about a derivation is signed with.
+    pub fn signers(&self, derivation: &DerivationId, attestations: &[String]) -> BTreeSet<String> {
+        let envelopes = attestations.iter().filter_map(|it| Envelope::parse(it.as_bytes()).ok());
+        let verified = envelopes
+            .filter_map(|envelope| verify(&envelope, &self.trust, self.now, derivation).ok());
+        verified.flat_map(|it| it.signers).map(|key| spelled(&key)).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Looked> {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +243,10 @@ impl Caches {
             if open.is_empty() || !cache.is_alive() {
                 continue;
             }
-            let bundle = cache.bundle(&self.subjects, &keys).await;
+            let bundle = match open.iter().all(|wanted| wanted.is_whole) {
+                true => Arc::default(),
+                false => cache.bundle(&self.subjects, &keys).await,
+            };
             let mut questions: Vec<(DerivationId, Option<KeyId>)> = Vec::new();
             let mut touched = BTreeSet::new();
             for wanted in open {
@@ -338,6 +363,11 @@ impl Caches {
         size: u64,
         writer: &mut dyn Write,
     ) -> io::Result<bool> {
+        let carried = cache.state().carried.remove(digest);
+        if let Some(bytes) = carried {
+            writer.write_all(&bytes)?;
+            return Ok(true);
+        }
         let answer = cache.repository.blob(digest, size).await;
         let Some(mut blob) = answer.map_err(io::Error::other)? else { return Ok(false) };
         while let Some(piece) = blob.next().await {
@@ -348,6 +378,11 @@ impl Caches {
         looked.bytes += size;
         Ok(true)
     }
+}
+
+/// A key without its name, which is everybody's own.
+fn spelled(key: &PublicKey) -> String {
+    BASE64.encode(key.as_bytes())
 }
 
 impl Substituter for Caches {

@@ -80,7 +80,9 @@ pub struct HeldRealisation {
 impl HeldRealisation {
     /// Where the attestation is.
     pub fn envelope(&self) -> Option<(BlobDigest, u64)> {
-        layer_of_type(&self.layers, ENVELOPE_MEDIA_TYPE, crate::dsse::MAX_ENVELOPE as u64)
+        let most = crate::dsse::MAX_ENVELOPE as u64;
+        let layer = layer_of_type(&self.layers, ENVELOPE_MEDIA_TYPE, most)?;
+        Some((layer.digest, layer.size))
     }
 }
 
@@ -252,12 +254,14 @@ async fn read_bundle(
     };
     let digest = Some(manifest.digest);
     let layers = layers_of(&manifest, BUNDLE_TYPE).unwrap_or_default();
-    let Some((blob, size)) = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE) else {
+    let Some(layer) = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE) else {
         return Ok(unreadable(&tag, digest, "its manifest is not one of a bundle"));
     };
-    let bytes = match cache.blob_bytes(&blob, size).await {
+    let bytes = match cache.blob_bytes(&layer.digest, layer.size).await {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(unreadable(&tag, digest, format!("its blob {blob} is not there"))),
+        Ok(None) => {
+            return Ok(unreadable(&tag, digest, format!("its blob {} is not there", layer.digest)));
+        }
         Err(error) if error.is_answer() => {
             return Ok(unreadable(&tag, digest, with_causes(&error)));
         }

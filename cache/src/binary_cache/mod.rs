@@ -15,14 +15,18 @@ mod prune;
 mod share;
 mod sync;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use drystone_store::digest::{BlobDigest, DerivationId};
+use drystone_store::digest::DerivationId;
 use drystone_store::realisation::Output;
 use serde_json::{Value, json};
 
 use crate::descriptor::{Descriptor, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
+use crate::error::RegistryError;
 use crate::key::KeyId;
 use crate::reference::Tag;
+use crate::repository::Repository;
 
 pub use check::{Checked, Problem, ProblemKind, Repaired, check, repair};
 pub use find::{Caches, Looked};
@@ -85,8 +89,14 @@ pub(crate) fn empty_config() -> (Descriptor, Bytes) {
 
 /// An artifact's manifest.
 fn artifact(artifact_type: &str, layers: &[Descriptor]) -> Manifest {
-    let descriptor =
-        |it: &Descriptor| json!({"digest": it.digest, "mediaType": it.media_type, "size": it.size});
+    let descriptor = |it: &Descriptor| {
+        let mut value =
+            json!({"digest": it.digest, "mediaType": it.media_type, "size": it.size});
+        if let Some(data) = &it.data {
+            value["data"] = data.as_str().into();
+        }
+        value
+    };
     let manifest = json!({
         "artifactType": artifact_type,
         "config": descriptor(&empty_config().0),
@@ -122,7 +132,22 @@ fn layers_of(manifest: &Manifest, artifact_type: &str) -> Option<Vec<Descriptor>
 }
 
 /// The first layer of a media type, if it is not larger than `most`.
-fn layer_of_type(layers: &[Descriptor], media_type: &str, most: u64) -> Option<(BlobDigest, u64)> {
+fn layer_of_type<'a>(
+    layers: &'a [Descriptor],
+    media_type: &str,
+    most: u64,
+) -> Option<&'a Descriptor> {
     let layer = layers.iter().find(|layer| layer.media_type == media_type)?;
-    (layer.size <= most).then_some((layer.digest, layer.size))
+    (layer.size <= most).then_some(layer)
+}
+
+/// The bytes of a small blob: those that its descriptor carries, else the repository's.
+async fn small_blob(
+    repository: &Arc<dyn Repository>,
+    descriptor: &Descriptor,
+) -> Result<Option<Bytes>, RegistryError> {
+    match descriptor.embedded() {
+        Some(bytes) => Ok(Some(bytes)),
+        None => repository.blob_bytes(&descriptor.digest, descriptor.size).await,
+    }
 }

@@ -1,19 +1,20 @@
 //! Sharing what was built: signed, and with every blob in place before anything refers to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use drystone_store::digest::BlobDigest;
 use drystone_store::realisation::Output;
 use drystone_store::with_causes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact, empty_config,
-    layer_of_type, layers_of, parts_of, realisation_tag,
+    layer_of_type, layers_of, parts_of, realisation_tag, small_blob,
 };
 use crate::attestation::claimed_derivation;
 use crate::bundle::{self, Bundle};
@@ -38,6 +39,9 @@ pub struct Share {
     pub outputs: Vec<Output>,
     /// Whether it is found without keys too: its trees are what locks pin.
     pub is_pinned: bool,
+    /// Whether it stands for a whole image: then its parts are carried in the manifest, so that one
+    /// request brings all.
+    pub is_whole: bool,
     /// Whether a cache was found to have lost parts of it: then what is there is not relied on.
     pub is_lost: bool,
 }
@@ -79,13 +83,14 @@ pub async fn share(
         return shared;
     }
     let bundles = bundles(to, subjects, key).await;
+    let sent = Once::default();
     let one = |share: &Share| {
-        let (share, bundles) = (share.clone(), &bundles);
+        let (share, bundles, sent) = (share.clone(), &bundles, &sent);
         async move {
             // A bundle is written last: what it holds was there, and costs no request each.
             let done = match !share.is_lost && holds(bundles, &share) {
                 true => Ok(Done::Existed),
-                false => share_one(to, &share, part, others, key).await,
+                false => share_one(to, &share, part, others, key, sent).await,
             };
             (share, done)
         }
@@ -134,8 +139,8 @@ async fn bundles(to: &Arc<dyn Repository>, subjects: &[Subject], key: &PublicKey
         let Ok(Some(manifest)) = to.manifest(&target).await else { continue };
         let layers = layers_of(&manifest, BUNDLE_TYPE).unwrap_or_default();
         let found = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE);
-        let Some((digest, size)) = found else { continue };
-        let Ok(Some(bytes)) = to.blob_bytes(&digest, size).await else { continue };
+        let Some(layer) = found else { continue };
+        let Ok(Some(bytes)) = small_blob(to, layer).await else { continue };
         bundles.extend(Bundle::decode(&bytes));
     }
     bundles
@@ -185,14 +190,18 @@ async fn share_one(
     part: &Part<'_>,
     others: &[Arc<dyn Repository>],
     key: &PublicKey,
+    sent: &Once,
 ) -> Result<Done, RegistryError> {
     let keys = share.envelope.signatures().iter().map(|signature| Some(signature.key));
     let keyless = share.is_pinned.then_some(None);
     let tags: Vec<Tag> =
         keys.chain(keyless).map(|key| realisation_tag(&share.derivation, key)).collect();
     let envelope = Bytes::from(share.envelope.to_json());
-    let mut layers = vec![Descriptor::of(ENVELOPE_MEDIA_TYPE, &envelope)];
-    layers.extend(parts_of(&share.outputs));
+    let mut layers = vec![Descriptor::embedding(ENVELOPE_MEDIA_TYPE, &envelope)];
+    layers.extend(parts_of(&share.outputs).into_iter().map(|layer| match share.is_whole {
+        true => embedded(layer, part),
+        false => layer,
+    }));
     let mut missing = Vec::new();
     let mut has_others = false;
     for tag in tags {
@@ -203,11 +212,12 @@ async fn share_one(
         let there = there.and_then(|manifest| layers_of(&manifest, REALISATION_TYPE));
         // A valid tag is rewritten only to add a compression.
         match there {
-            Some(there) if there == layers => {}
+            Some(there) if are_same(&there, &layers) => {}
             Some(there)
                 if there.len() >= layers.len() && is_valid(to, &there, share, key).await? =>
             {
-                has_others |= !layers[1..].iter().all(|layer| there.contains(layer));
+                let has = |layer: &Descriptor| there.iter().any(|it| it.is_same(layer));
+                has_others |= !layers[1..].iter().all(has);
             }
             _ => missing.push(tag),
         }
@@ -215,25 +225,68 @@ async fn share_one(
     if missing.is_empty() {
         return Ok(if has_others { Done::Other } else { Done::Existed });
     }
-    let mut uploads = vec![Upload::bytes(envelope)];
-    for layer in &layers[1..] {
-        uploads.push(upload(layer, part, others).await?);
-    }
-    let sent: Vec<(u64, u64)> = futures_util::stream::iter(uploads)
-        .map(|upload| async move {
-            let size = upload.size;
-            let stored = to.put_blob(&upload).await?;
-            Ok::<_, RegistryError>(match stored {
-                Stored::Pushed => (1, size),
-                Stored::Existed | Stored::Mounted { .. } => (0, 0),
+    let pushed: Vec<u64> = futures_util::stream::iter(&layers)
+        .map(|layer| {
+            let envelope = envelope.clone();
+            sent.send(&layer.digest, async move || {
+                let upload = match layer.media_type == ENVELOPE_MEDIA_TYPE {
+                    true => Upload::bytes(envelope),
+                    false => upload(layer, part, others).await?,
+                };
+                to.put_blob(&upload).await
             })
+            .map_ok(|stored| if stored == Some(Stored::Pushed) { layer.size } else { 0 })
         })
         .buffer_unordered(4)
         .try_collect()
         .await?;
     to.put_manifest(&artifact(REALISATION_TYPE, &layers), &missing).await?;
-    let (blobs, bytes) = sent.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    Ok(Done::Written { blobs, bytes })
+    let blobs = pushed.iter().filter(|size| **size > 0).count() as u64;
+    Ok(Done::Written { blobs, bytes: pushed.iter().sum() })
+}
+
+/// The blobs that were sent. Realisations have parts in common, and a registry may refuse a manifest
+/// whose blob is at that moment written again.
+#[derive(Default)]
+pub(super) struct Once(Mutex<HashMap<BlobDigest, Arc<OnceCell<()>>>>);
+
+impl Once {
+    /// Sends a blob, waits for who sends it, or does nothing because it was sent; `None` unless it
+    /// was sent now. A failure is the caller's own: who waited tries in its turn.
+    pub(super) async fn send(
+        &self,
+        digest: &BlobDigest,
+        send: impl AsyncFnOnce() -> Result<Stored, RegistryError>,
+    ) -> Result<Option<Stored>, RegistryError> {
+        let cell = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(*digest).or_default())
+        };
+        let mut done = None;
+        cell.get_or_try_init(async || {
+            done = Some(send().await?);
+            Ok(())
+        })
+        .await?;
+        Ok(done)
+    }
+}
+
+/// The most bytes of a part that a manifest carries along: well below what registries accept.
+const MOST_EMBEDDED: u64 = 256 << 10;
+
+/// A part with its bytes, if these are here and few.
+fn embedded(layer: Descriptor, part: &Part<'_>) -> Descriptor {
+    let path = part(&layer.digest).filter(|_| layer.size <= MOST_EMBEDDED);
+    match path.and_then(|path| std::fs::read(path).ok()) {
+        Some(bytes) => Descriptor::embedding(&layer.media_type, &bytes),
+        None => layer,
+    }
+}
+
+fn are_same(there: &[Descriptor], layers: &[Descriptor]) -> bool {
+    there.len() == layers.len()
+        && there.iter().zip(layers).all(|(there, layer)| there.is_same(layer))
 }
 
 /// Whether an artifact under a realisation's tag is about that realisation, and signed if it should
@@ -245,11 +298,11 @@ async fn is_valid(
     key: &PublicKey,
 ) -> Result<bool, RegistryError> {
     let most = MAX_ENVELOPE as u64;
-    let Some((digest, size)) = layer_of_type(layers, ENVELOPE_MEDIA_TYPE, most) else {
+    let Some(layer) = layer_of_type(layers, ENVELOPE_MEDIA_TYPE, most) else {
         return Ok(false);
     };
     // What cannot be read is worth as little as what is not there.
-    let Ok(Some(bytes)) = to.blob_bytes(&digest, size).await else { return Ok(false) };
+    let Ok(Some(bytes)) = small_blob(to, layer).await else { return Ok(false) };
     let Ok(envelope) = Envelope::parse(&bytes) else { return Ok(false) };
     if claimed_derivation(&envelope) != Some(share.derivation) {
         return Ok(false);

@@ -11,10 +11,10 @@ use drystone_store::with_causes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::share::put_bundle;
+use super::share::{Once, put_bundle};
 use super::{
     BUNDLE_TYPE, HeldRealisation, Inventory, REALISATION_TYPE, empty_config, layer_of_type,
-    layers_of,
+    layers_of, small_blob,
 };
 use crate::attestation::claimed_derivation;
 use crate::bundle::{self, Bundle};
@@ -76,12 +76,13 @@ pub async fn sync(
         groups.entry(held.manifest.digest).or_default().push(held);
     }
     let (total, done) = (groups.len() as u64, std::sync::atomic::AtomicU64::new(0));
+    let sent = Once::default();
     let copy = |group: Vec<&HeldRealisation>| {
         let derivation = group[0].derivation;
-        let (there, done) = (&there, &done);
+        let (there, done, sent) = (&there, &done, &sent);
         let owned: Vec<HeldRealisation> = group.into_iter().cloned().collect();
         async move {
-            let result = copy_one(from, &owned, to, there).await;
+            let result = copy_one(from, &owned, to, there, sent).await;
             tell(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total);
             (derivation, result)
         }
@@ -107,6 +108,7 @@ async fn copy_one(
     group: &[HeldRealisation],
     to: &Arc<dyn Repository>,
     there: &BTreeSet<Tag>,
+    sent: &Once,
 ) -> Result<Synced, RegistryError> {
     let mut synced = Synced::default();
     let mut missing = Vec::new();
@@ -126,8 +128,8 @@ async fn copy_one(
         let upload = Upload::copy(layer.digest, layer.size, Arc::clone(from));
         let upload = upload.mounted_from(mounts.clone());
         async move {
-            let stored = to.put_blob(&upload).await?;
-            Ok::<_, RegistryError>((stored, upload.size))
+            let stored = sent.send(&upload.digest, async || to.put_blob(&upload).await).await?;
+            Ok::<_, RegistryError>((stored.unwrap_or(Stored::Existed), upload.size))
         }
     });
     let uploads: Vec<_> = uploads.collect();
@@ -174,10 +176,10 @@ async fn standing(
         return Ok(Standing::Replaceable);
     };
     let found = layer_of_type(&layers, super::ENVELOPE_MEDIA_TYPE, MAX_ENVELOPE as u64);
-    let Some((digest, size)) = found.filter(|_| layers.len() >= held.layers.len()) else {
+    let Some(layer) = found.filter(|_| layers.len() >= held.layers.len()) else {
         return Ok(Standing::Replaceable);
     };
-    let Ok(Some(bytes)) = to.blob_bytes(&digest, size).await else {
+    let Ok(Some(bytes)) = small_blob(to, layer).await else {
         return Ok(Standing::Replaceable);
     };
     let claimed = Envelope::parse(&bytes).ok().and_then(|envelope| claimed_derivation(&envelope));
@@ -231,7 +233,7 @@ async fn copy_bundles(
 async fn bundle_at(to: &Arc<dyn Repository>, tag: &Tag) -> Option<Bundle> {
     let manifest = to.manifest(&Target::Tag(tag.clone())).await.ok()??;
     let layers = layers_of(&manifest, BUNDLE_TYPE)?;
-    let (digest, size) = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE)?;
-    let bytes = to.blob_bytes(&digest, size).await.ok()??;
+    let layer = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE)?;
+    let bytes = small_blob(to, layer).await.ok()??;
     Bundle::decode(&bytes).ok()
 }

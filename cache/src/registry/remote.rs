@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::access::Scope;
-use super::session::{Ask, Content, Session};
+use super::session::{Ask, Attempt, Content, Session};
 use super::{download, shown};
 use crate::descriptor::{
     DOCKER_LIST_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, Descriptor, INDEX_MEDIA_TYPE,
@@ -167,10 +167,17 @@ impl Remote {
         let ask = self
             .ask(Kind::ManifestWrite, Method::PUT, url.clone(), scope)
             .content(&manifest.media_type, Content::Bytes(manifest.bytes.clone()));
-        let reply = self.session.send(&ask).await?;
-        if !reply.status().is_success() {
-            return Err(self.session.refused(&url, reply).await);
-        }
+        let mut vain = 0;
+        let reply = loop {
+            let reply = self.session.send(&ask).await?;
+            if reply.status().is_success() {
+                break reply;
+            }
+            let error = self.session.refused(&url, reply).await;
+            vain += 1;
+            let again = is_race(&error);
+            self.session.pause(Attempt { error, again, wait: None }, vain).await?;
+        };
         self.session.traffic.sent(Kind::ManifestWrite, manifest.bytes.len() as u64);
         match reply.header("docker-content-digest").and_then(|text| text.parse().ok()) {
             Some(actual) if actual != manifest.digest => Err(RegistryError::Mismatch {
@@ -407,6 +414,12 @@ impl Repository for Remote {
     ) -> Pending<'a, Vec<Descriptor>> {
         Box::pin(self.get_referrers(subject, artifact_type))
     }
+}
+
+/// Whether a manifest was refused because a blob of it was being written once more by somebody else:
+/// docker-registry reads the blob's link half-written, and calls the manifest's digest invalid.
+fn is_race(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Status { status: 400, message, .. } if message.contains("digest"))
 }
 
 /// The address in `<…>; rel="next"`.

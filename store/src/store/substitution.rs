@@ -85,22 +85,33 @@ impl Store {
         Ok(())
     }
 
-    /// Asks the substituter, each derivation once, and remembers the answers that may be used.
-    fn ask(&self, mut unknown: Vec<Wanted>) {
-        let Some(substituter) = &self.substitution.substituter else { return };
+    /// Asks for a derivation whatever is remembered of it; whether it is known there now.
+    pub fn is_known_to_caches(&self, wanted: Wanted) -> bool {
+        !self.ask(vec![wanted]).is_empty()
+    }
+
+    /// Asks the substituter, each derivation once, and remembers the answers that may be used; what
+    /// these are about.
+    fn ask(&self, mut unknown: Vec<Wanted>) -> Vec<DerivationId> {
+        let mut known = Vec::new();
+        let Some(substituter) = &self.substitution.substituter else { return known };
         unknown.retain(|wanted| self.substitution.learned().asked.insert(wanted.derivation));
         if unknown.is_empty() {
-            return;
+            return known;
         }
         for substitute in substituter.find(&unknown) {
             let id = substitute.realisation.derivation;
             let Some(wanted) = unknown.iter().find(|wanted| wanted.derivation == id) else {
                 continue;
             };
-            if let Err(error) = self.accept(substitute, wanted) {
-                tracing::warn!("a substitute of {id} is not used: {}", with_causes(&error));
+            match self.accept(substitute, wanted) {
+                Ok(()) => known.push(id),
+                Err(error) => {
+                    tracing::warn!("a substitute of {id} is not used: {}", with_causes(&error));
+                }
             }
         }
+        known
     }
 
     /// Notes that something stands on a realisation.

@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use super::PrivateKey;
+use super::{PrivateKey, openpgp};
 
 /// DER of the object identifiers keyBag and pkcs8ShroudedKeyBag (RFC 7292, section 4.2), without
 /// the last number.
@@ -18,7 +18,7 @@ pub fn detect(content: &[u8]) -> Option<PrivateKey> {
         0xfe | 0xce => java_key_store(content).then_some(PrivateKey::JavaKeyStore),
         0 => dropbear(content).then_some(PrivateKey::Dropbear),
         // Old and new packet formats of tag 5, secret key.
-        0x94..=0x97 | 0xc5 => is_openpgp_secret_key(content).then_some(PrivateKey::OpenPgp),
+        0x94..=0x97 | 0xc5 => openpgp::starts_with_secret_key(content).then_some(PrivateKey::OpenPgp),
         _ => None,
     }
 }
@@ -106,20 +106,24 @@ fn is_pkcs12_with_key(content: &[u8]) -> bool {
 }
 
 /// Reads big-endian numbers and strings off the front of a file.
-struct Reader<'a>(&'a [u8]);
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub fn u8(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    pub fn u16(&mut self) -> Option<u16> {
         self.take(2)?.try_into().ok().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub fn u32(&mut self) -> Option<u32> {
         self.take(4)?.try_into().ok().map(u32::from_be_bytes)
     }
 
@@ -180,32 +184,4 @@ fn dropbear(content: &[u8]) -> bool {
         b"ssh-ed25519" => strings.first() == Some(&64),
         _ => name.starts_with(b"ecdsa-sha2-nistp") && strings.len() > 2,
     }
-}
-
-/// Whether binary OpenPGP data starts with a secret key packet of version 4 to 6.
-pub fn is_openpgp_secret_key(data: &[u8]) -> bool {
-    const SECRET_KEY: u8 = 5;
-    let Some(&first) = data.first() else { return false };
-    let (tag, header) = if first & 0xc0 == 0xc0 {
-        let length = match data.get(1) {
-            Some(0..=191) => 1,
-            Some(192..=223) => 2,
-            Some(255) => 5,
-            _ => return false,
-        };
-        (first & 0x3f, 1 + length)
-    } else if first & 0xc0 == 0x80 {
-        let length = match first & 3 {
-            0 => 1,
-            1 => 2,
-            2 => 4,
-            _ => 0,
-        };
-        (first >> 2 & 0x0f, 1 + length)
-    } else {
-        return false;
-    };
-    // Version, four bytes of creation time, and the number of a public-key algorithm.
-    let algorithm = matches!(data.get(header + 5), Some(1..=3 | 16..=28));
-    tag == SECRET_KEY && algorithm && matches!(data.get(header), Some(4..=6))
 }

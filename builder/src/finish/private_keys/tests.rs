@@ -1,6 +1,7 @@
 //! Keys made by the tools that people use, and texts that only look like keys.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -167,8 +168,53 @@ fn finds_dropbear_and_gnupg_keys() {
     assert_eq!(detect(&private), Some(PrivateKey::Dropbear));
     let named = b"Created: 20260101T000000\nKey: (private-key (ecc (curve Ed25519)))\n";
     assert_eq!(detect(named), Some(PrivateKey::GnuPgAgent));
-    let packet = [0x95, 1, 0x42, 4, 0, 0, 0, 0, 1, 0, 0];
-    assert_eq!(detect(&packet), Some(PrivateKey::OpenPgp));
+}
+
+#[test]
+fn finds_what_gnupg_makes() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let home = at.join("home");
+    fs::DirBuilder::new().mode(0o700).create(&home).unwrap();
+    let home = home.to_str().unwrap();
+    let gpg = ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback"];
+    let gpg = [&gpg[..], &["--passphrase", ""]].concat();
+    for algorithm in ["rsa1024", "dsa1024", "ed25519", "nistp256"] {
+        let user = format!("{algorithm}@example.org");
+        let generate = ["--quick-generate-key", &user, algorithm, "default", "0"];
+        let made = run(at, &[&gpg[..], &generate].concat());
+        let export = ["--yes", "--output", "key", "--export-secret-keys", &user];
+        if made && run(at, &[&gpg[..], &export].concat()) {
+            let key = fs::read(at.join("key")).unwrap();
+            assert_eq!(detect(&key), Some(PrivateKey::OpenPgp), "{algorithm}");
+            assert_eq!(detect(&key[..40]), None, "{algorithm}: cut short");
+        }
+    }
+    // The agent would outlive the directory.
+    run(at, &["gpgconf", "--homedir", home, "--kill", "all"]);
+    // Version 6: an Ed25519 key with its secret half in the clear.
+    let header = [0xc5, 75, 6, 0x63, 0x87, 0x7f, 0xe3, 27, 0, 0, 0, 32];
+    let modern = [&header[..], &[9; 32], &[0], &[8; 32]].concat();
+    assert_eq!(detect(&modern), Some(PrivateKey::OpenPgp));
+    assert_eq!(detect(&modern[..76]), None, "cut short");
+}
+
+/// Files that start as a secret key does, and are noise behind it.
+#[test]
+fn noise_is_no_key() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut file = [0; 256];
+    for first in [0x94, 0x95, 0x96, 0x97, 0xc5].repeat(20_000) {
+        // Xorshift, by Marsaglia.
+        for part in file.chunks_exact_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            part.copy_from_slice(&state.to_le_bytes());
+        }
+        file[0] = first;
+        assert_eq!(detect(&file), None, "{file:02x?}");
+    }
 }
 
 #[test]

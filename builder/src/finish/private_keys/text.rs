@@ -3,8 +3,7 @@
 use data_encoding::BASE64;
 use memchr::memmem;
 
-use super::PrivateKey;
-use super::binary;
+use super::{PrivateKey, binary, openpgp};
 
 /// The longest body that is decoded; an RSA key of 16384 bits needs 12,800 characters.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -46,7 +45,7 @@ fn block(rest: &[u8]) -> Option<PrivateKey> {
     let (body, encrypted) = body(&rest[..end], is_pgp)?;
     match label {
         "PGP PRIVATE KEY BLOCK" => {
-            binary::is_openpgp_secret_key(&body).then_some(PrivateKey::OpenPgp)
+            openpgp::starts_with_secret_key(&body).then_some(PrivateKey::OpenPgp)
         }
         "OPENSSH PRIVATE KEY" => body.starts_with(OPENSSH_MAGIC).then_some(PrivateKey::OpenSsh),
         // The body of a key that is encrypted the old way is noise, in whole cipher blocks.

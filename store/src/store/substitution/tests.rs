@@ -97,10 +97,8 @@ impl Sample {
 
     fn wanted(&self) -> Wanted {
         let outputs = self.ids().into_iter().zip(&self.outputs);
-        Wanted {
-            derivation: self.derivation.id(),
-            pinned: outputs.map(|(name, output)| (name, *output.path.hash())).collect(),
-        }
+        let pinned = outputs.map(|(name, output)| (name, *output.path.hash())).collect();
+        Wanted { pinned, ..Wanted::from(self.derivation.id()) }
     }
 
     fn ids(&self) -> Vec<String> {
