@@ -47,8 +47,11 @@ pub struct Caching {
 /// What caches did for a build, for its report.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct CacheReport {
+    /// Whether the image came as a whole, and no step of it was looked at.
+    pub whole: bool,
+    /// What was found, missed and fetched.
     #[serde(flatten)]
-    looked: Looked,
+    pub looked: Looked,
     /// What was written, by cache.
     pub shared: Vec<SharedTo>,
 }
@@ -196,7 +199,7 @@ impl Caching {
     /// What looking in caches gave, where nothing is shared.
     pub fn looked(&self) -> CacheReport {
         let looked = self.caches.as_ref().map(|caches| caches.looked()).unwrap_or_default();
-        CacheReport { looked, shared: Vec::new() }
+        CacheReport { whole: false, looked, shared: Vec::new() }
     }
 
     /// Signs what was built here and shares it with all that the build stands on. What fails is
@@ -256,14 +259,7 @@ fn to_share(
             let attested = Attestation::from_payload(envelope.payload())?;
             let outputs = attested.realisation.outputs.into_values().collect();
             let (is_whole, is_lost) = (is_whole(&substituted.derivation), store.is_lost(id));
-            shares.push(Share {
-                envelope,
-                derivation: *id,
-                outputs,
-                is_pinned,
-                is_whole,
-                is_lost,
-            });
+            shares.push(Share { envelope, derivation: *id, outputs, is_pinned, is_whole, is_lost });
         }
         return Ok(shares);
     }

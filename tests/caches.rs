@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 
 use common::registry::Registry;
 use common::{World, can_run};
+use drystone_store::digest::BlobDigest;
 use serde_json::Value;
 
 /// Nobody listens there.
@@ -186,7 +187,20 @@ fn a_second_runner_builds_nothing_and_moves_no_layers() {
     // The image's layers are in the target: only the config could be sent, and is there too.
     assert_eq!(answer.report["outputs"][0]["blobs"]["pushed"], 0);
     assert_eq!(answer.requests("blob-write"), 0);
-    // One for the bundle; the others are of the registry's own protocol.
+    // Nobody changed the image, so one request answers all: no blob is read.
+    assert_eq!(answer.report["cache"]["whole"], true, "{}", answer.report["cache"]);
+    assert_eq!((answer.requests("manifest-read"), answer.requests("blob-read")), (1, 0));
+    assert_eq!(fs::read_dir(second.store.join("trees")).map_or(0, Iterator::count), 0);
+
+    // Another command makes another image of the same trees: the bundle has them all.
+    let changed = first.next("changed");
+    let text = format!("{SCRIPTED}[config]\ncmd = [\"awk\"]\n");
+    fs::write(changed.project.join("image.toml"), text).unwrap();
+    let answer = changed.build(&arguments);
+    assert_eq!(answer.report["cache"]["whole"], false);
+    assert_eq!((answer.cache("missed"), changed.logs()), (0, 0), "{}", answer.report["cache"]);
+    assert_eq!(answer.report["outputs"][0]["blobs"]["pushed"], 1, "the config");
+    // The whole image's, the bundle's; the others are of the registry's own protocol.
     assert!(answer.requests("manifest-read") <= 4, "{}", answer.report["registry"]);
     let received = answer.report["registry"]["blob-read"]["received"].as_u64();
     // The bundle, listings, and what is asked which interpreters the image's programs need.
@@ -273,7 +287,8 @@ fn a_folder_is_a_cache_even_where_there_is_no_network() {
     let copy = format!("file:{}", world.path("copy").display());
     let (own, _) = key(&world, "other");
     let handed = second.build(&["--cache", &copy, "--cache", &cache, "--signing-key", &own]);
-    assert_eq!(handed.shared("written"), built.shared("written"), "{}", handed.said);
+    // All but the image as a whole: here nobody is trusted who vouches for its steps.
+    assert_eq!(handed.shared("written") + 1, built.shared("written"), "{}", handed.said);
     let last = first.next("last");
     let answer = last.build(&["--cache", &copy, "--trusted-key", &public]);
     assert_eq!((answer.digest(), answer.cache("missed")), (built.digest(), 0));
@@ -317,6 +332,13 @@ impl Layout {
 
     fn index(&self) -> Value {
         serde_json::from_slice(&fs::read(self.0.join("index.json")).unwrap()).unwrap()
+    }
+
+    /// Adds a blob; its digest and size.
+    fn add(&self, text: &str) -> (String, usize) {
+        let digest = BlobDigest::of(text.as_bytes());
+        fs::write(self.blob(&digest.to_hex()), text).unwrap();
+        (digest.to_string(), text.len())
     }
 
     fn write_index(&self, index: &Value) {
@@ -417,9 +439,15 @@ fn a_changed_envelope_is_not_believed() {
     let Some(world) = World::shared() else { return };
     let filled = Filled::new(&world);
     let mut seen = BTreeSet::new();
-    for entry in filled.layout.without_bundles()["manifests"].as_array().unwrap() {
+    let mut index = filled.layout.without_bundles();
+    for entry in index["manifests"].as_array_mut().unwrap() {
         let manifest = filled.layout.blob(&entry["digest"].as_str().unwrap()[7..]);
-        let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+        let mut manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+        // What the manifest carries along is changed too, and says that it is not.
+        let data = manifest["layers"][0]["data"].as_str().unwrap();
+        manifest["layers"][0]["data"] = format!("Q{}", &data[1..]).into();
+        let (digest, size) = filled.layout.add(&manifest.to_string());
+        (entry["digest"], entry["size"]) = (digest.into(), size.into());
         let envelope = filled.layout.blob(&manifest["layers"][0]["digest"].as_str().unwrap()[7..]);
         if seen.insert(envelope.clone()) {
             let mut bytes = fs::read(&envelope).unwrap();
@@ -429,6 +457,7 @@ fn a_changed_envelope_is_not_believed() {
         }
     }
     assert!(seen.len() > 5);
+    filled.layout.write_index(&index);
     let answer = filled.again("second", &[]);
     assert_eq!(answer.cache("found"), 0, "{}", answer.report["cache"]);
     assert!(answer.said.contains("it is not asked any more"), "{}", answer.said);
@@ -462,6 +491,47 @@ fn a_layer_that_a_cache_has_lost_is_built_reported_and_shared_again() {
     let answer = filled.again("third", &more);
     assert_eq!(answer.report["warnings"], serde_json::json!([]), "{}", answer.said);
     assert_eq!(answer.cache("missed"), 0);
+}
+
+#[test]
+fn a_whole_image_is_believed_with_the_keys_behind_its_steps() {
+    let Some(world) = World::shared() else { return };
+    let filled = Filled::new(&world);
+    let (secret, public) = key(&world, "other");
+    let target = format!("file:{}", world.path("target").display());
+    let build = |name: &str, trusted: &[&String], more: &[&str]| {
+        let runner = filled.first.next(name).with_mirror();
+        let text = format!("{PLAIN}entrypoint = [\"env\"]\n");
+        fs::write(runner.project.join("image.toml"), text).unwrap();
+        let mut arguments = vec!["--locked", "--cache", &filled.cache, "--push", &target];
+        for key in trusted {
+            arguments.extend(["--trusted-key", key]);
+        }
+        runner.build(&[&arguments[..], more].concat())
+    };
+    // Another builder takes the steps from the first, and signs what it made of them.
+    let built = build("second", &[&filled.public], &["--signing-key", &secret]);
+    assert_eq!((&built.report["cache"]["whole"], built.cache("missed")), (&false.into(), 0));
+    for (trusted, is_whole) in [
+        (vec![&filled.public, &public], true),
+        // Nobody that is trusted here vouches for the steps, or for the whole.
+        (vec![&public], false),
+        (vec![&filled.public], false),
+    ] {
+        let answer = build(&format!("reader-{is_whole}-{}", trusted.len()), &trusted, &[]);
+        assert_eq!(answer.digest(), built.digest());
+        assert_eq!(answer.report["cache"]["whole"], is_whole, "{}", answer.report["cache"]);
+        fs::remove_dir_all(world.path(&format!("reader-{is_whole}-{}", trusted.len()))).unwrap();
+        fs::remove_dir_all(world.path(&format!("reader-{is_whole}-{}-store", trusted.len())))
+            .unwrap();
+    }
+    // More keys must agree than signed it.
+    let both = [&filled.public, &public];
+    let answer = build("threshold", &both, &["--threshold", "2"]);
+    assert_eq!(
+        (answer.digest(), &answer.report["cache"]["whole"]),
+        (built.digest(), &false.into())
+    );
 }
 
 #[test]

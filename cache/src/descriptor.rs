@@ -92,8 +92,7 @@ impl Descriptor {
 
     /// Whether both mean the same bytes as the same thing.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.media_type, self.digest, self.size)
-            == (&other.media_type, other.digest, other.size)
+        (&self.media_type, self.digest, self.size) == (&other.media_type, other.digest, other.size)
     }
 }
 

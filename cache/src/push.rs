@@ -35,6 +35,8 @@ pub struct Piece {
     pub title: String,
     /// The blob.
     pub upload: Upload,
+    /// Whether the target was seen to have it.
+    pub is_there: bool,
 }
 
 /// What became of a blob.
@@ -63,7 +65,10 @@ pub async fn push(
     let send = |piece: &Piece| {
         let (piece, to) = (piece.clone(), Arc::clone(to));
         async move {
-            let stored = to.put_blob(&piece.upload).await?;
+            let stored = match piece.is_there {
+                true => Stored::Existed,
+                false => to.put_blob(&piece.upload).await?,
+            };
             let Upload { digest, size, .. } = piece.upload;
             let arrived = Arrived { title: piece.title, digest, size, stored };
             tell(&arrived);

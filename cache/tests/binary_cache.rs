@@ -345,7 +345,8 @@ fn a_cache_that_fails_is_given_up_and_fails_nothing() {
 /// A registry may refuse a manifest while one of its blobs is written again, and each byte costs.
 #[test]
 fn what_realisations_have_in_common_is_sent_once() {
-    let fake = Fake::start(Profile { mounts: true, deletes: true, page: 1000, ..Profile::default() });
+    let fake =
+        Fake::start(Profile { mounts: true, deletes: true, page: 1000, ..Profile::default() });
     let location: Location = format!("127.0.0.1:{}/team/app", fake.port).parse().unwrap();
     let settings = Settings { proxies: false, ..Settings::default() };
     let world = World { cache: Registries::new(settings).open(&location), ..World::new() };

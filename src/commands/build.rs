@@ -346,7 +346,7 @@ impl Work<'_> {
         }
         // What came whole from a cache is there with all that it stands on.
         if built.platforms.is_empty() {
-            return Ok(self.caching.looked());
+            return Ok(CacheReport { whole: true, ..self.caching.looked() });
         }
         let shared = interrupt::or_cancelled(self.caching.share(self.store, &self.wiring.display));
         self.runtime.block_on(shared).map_err(Failure::of)
@@ -403,24 +403,41 @@ impl Work<'_> {
         pushing: &Pushing,
         lock: &Lock,
     ) -> Result<Done, Failure> {
-        let (built, lock, recorded) = match self.whole(arguments, targets, lock)? {
-            Some(built) => (built, lock.clone(), false),
-            None => {
-                let (built, lock) = self.build(arguments, targets, lock.clone())?;
-                interrupt::check().map_err(Failure::of)?;
-                let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
-                self.remember_whole(targets, &lock, &built)?;
-                (built, lock, recorded)
+        if let Some(built) = self.whole(arguments, targets, lock)? {
+            match self.bring(arguments, targets, pushing, &built, lock) {
+                // Layers of local files are in no cache: whoever builds has the files.
+                Err(failure) if failure.is_lost() => {}
+                written => {
+                    let (lock, recorded) = (lock.clone(), false);
+                    return Ok(Done { built, lock, recorded, written: written? });
+                }
             }
-        };
+        }
+        let (built, lock) = self.build(arguments, targets, lock.clone())?;
+        interrupt::check().map_err(Failure::of)?;
+        let recorded = locking::record(&self.locking, &lock, self.image, &built)?;
+        self.remember_whole(targets, &lock, &built)?;
+        let written = self.bring(arguments, targets, pushing, &built, &lock)?;
+        Ok(Done { built, lock, recorded, written })
+    }
+
+    /// Brings an image to where it is wanted.
+    fn bring(
+        &self,
+        arguments: &BuildArguments,
+        targets: &Targets,
+        pushing: &Pushing,
+        built: &Built,
+        lock: &Lock,
+    ) -> Result<Vec<outputs::Written>, Failure> {
         if targets.need_layers() {
-            bases::fetch_layers(&built, self.base_images())?;
+            bases::fetch_layers(built, self.base_images())?;
             let layers = built.set.layers();
             self.store.fetch_blobs(layers.iter().map(|layer| (layer.digest, layer.size)))?;
         }
         // A whole image stands on nothing that the store would have to keep.
         if !built.platforms.is_empty() {
-            self.keep(&built, targets.archive.as_deref())?;
+            self.keep(built, targets.archive.as_deref())?;
         }
         let output = output::Output {
             set: &built.set,
@@ -429,10 +446,10 @@ impl Work<'_> {
         };
         let mut written = targets.write(&output, &self.wiring.display)?;
         if pushing.is_wanted() {
-            written.extend(self.push(pushing, &built)?);
-            attaching::run(self, &arguments.attachments, pushing, &built, &lock)?;
+            written.extend(self.push(pushing, built)?);
+            attaching::run(self, &arguments.attachments, pushing, built, lock)?;
         }
-        Ok(Done { built, lock, recorded, written })
+        Ok(written)
     }
 
     /// The image as a cache knows it whole, if nothing of it changed since it was shared. Not where
@@ -471,12 +488,7 @@ impl Work<'_> {
     }
 
     /// Remembers the image under what the next build will know before it begins.
-    fn remember_whole(
-        &self,
-        targets: &Targets,
-        lock: &Lock,
-        built: &Built,
-    ) -> Result<(), Failure> {
+    fn remember_whole(&self, targets: &Targets, lock: &Lock, built: &Built) -> Result<(), Failure> {
         if self.caching.can_share() != (true, true) || self.isolation == Isolation::None {
             return Ok(());
         }

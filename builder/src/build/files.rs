@@ -52,8 +52,10 @@ impl LocalFiles {
 
     /// Walks only those sources that are in the project.
     pub fn of_project(image: &Image) -> Result<SourceTree, BuildError> {
-        let (is_here, none) =
-            (|entry: &&FileEntry| !matches!(entry.source, FileSource::Download { .. }), BTreeMap::new());
+        let (is_here, none) = (
+            |entry: &&FileEntry| !matches!(entry.source, FileSource::Download { .. }),
+            BTreeMap::new(),
+        );
         let specs = image.files.iter().filter(is_here);
         let specs = specs.filter_map(|entry| convert(image, entry, &none));
         Ok(read_sources(&specs.collect::<Result<Vec<_>, _>>()?)?)

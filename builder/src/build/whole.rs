@@ -59,10 +59,7 @@ pub type StandsOn = BTreeMap<DerivationId, BTreeSet<String>>;
 impl WholeImage {
     /// What a request asks for; `None` for images that are not known by files alone: those on a base
     /// image. `written` are files that builds write, which are no source.
-    pub fn of(
-        request: &BuildRequest<'_>,
-        written: &[PathBuf],
-    ) -> Result<Option<Self>, BuildError> {
+    pub fn of(request: &BuildRequest<'_>, written: &[PathBuf]) -> Result<Option<Self>, BuildError> {
         let image = request.image;
         if image.from.is_some() {
             return Ok(None);

@@ -13,7 +13,8 @@ use drystone_store::tree::{Entry, Kind, SpoolError, TreePath};
 use super::{ARCHIVE, BUILDER_ID};
 use crate::build::StoredFile;
 use crate::source::files::{
-    ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceEntry, SourceTree, read_sources,
+    ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceEntry, SourceTree,
+    read_sources,
 };
 use crate::spec::{Image, Recipe, RecipeSource};
 

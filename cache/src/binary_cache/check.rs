@@ -236,13 +236,19 @@ fn attested(held: &HeldRealisation, envelope: &Envelope) -> Result<Vec<Output>, 
     let outputs: Vec<Output> = attestation.realisation.outputs.into_values().collect();
     let known = |layer: &&Descriptor| layer.media_type != ENVELOPE_MEDIA_TYPE;
     let named: Vec<&Descriptor> = held.layers.iter().filter(known).collect();
+    let is_false = |it: &&Descriptor| it.data.is_some() && it.embedded().is_none();
+    let falsely = held.layers.iter().filter(is_false);
+    let falsely = falsely.map(|it| format!("its manifest carries other bytes for {}", it.digest));
     let expected = parts_of(&outputs);
-    let lacks = expected.iter().filter(|part| !named.contains(part));
+    let lacks = expected.iter().filter(|part| !named.iter().any(|it| it.is_same(part)));
     let lacks = lacks.map(|part| format!("its manifest does not name {}", part.digest));
-    let extra = named.iter().filter(|part| !expected.contains(part));
+    let extra = named.iter().filter(|part| !expected.iter().any(|it| it.is_same(part)));
     let extra = extra.map(|part| format!("nobody attests its {}", part.digest));
-    let problems: Vec<Problem> =
-        lacks.chain(extra).map(|message| problem(tag, ProblemKind::Layers, message)).collect();
+    let problems: Vec<Problem> = lacks
+        .chain(extra)
+        .chain(falsely)
+        .map(|text| problem(tag, ProblemKind::Layers, text))
+        .collect();
     if problems.is_empty() { Ok(outputs) } else { Err(problems) }
 }
 

@@ -292,8 +292,15 @@ impl Caches {
             }
         }
         let mut looked = self.lock();
-        looked.found += found.len() as u64;
-        looked.missed += (wanted.len() - found.len()) as u64;
+        for one in wanted {
+            // Without the whole its parts are asked for, and these count.
+            match (found.contains_key(&one.derivation), one.is_whole) {
+                (_, true) => {}
+                (true, false) => looked.found += 1,
+                (false, false) => looked.missed += 1,
+            }
+        }
+        drop(looked);
         found.into_values().collect()
     }
 

@@ -90,8 +90,7 @@ pub(crate) fn empty_config() -> (Descriptor, Bytes) {
 /// An artifact's manifest.
 fn artifact(artifact_type: &str, layers: &[Descriptor]) -> Manifest {
     let descriptor = |it: &Descriptor| {
-        let mut value =
-            json!({"digest": it.digest, "mediaType": it.media_type, "size": it.size});
+        let mut value = json!({"digest": it.digest, "mediaType": it.media_type, "size": it.size});
         if let Some(data) = &it.data {
             value["data"] = data.as_str().into();
         }

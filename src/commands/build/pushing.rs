@@ -16,6 +16,7 @@ use drystone_cache::repository::{Repository, Source, Stored, Upload};
 use drystone_cache::traffic::Counts;
 use drystone_store::digest::BlobDigest;
 use drystone_store::store::Store;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::outputs::Written;
@@ -28,6 +29,8 @@ use crate::quantity::Bytes as Quantity;
 use crate::wiring::environment;
 
 const PHASE: &str = "push";
+/// Blobs that are asked after at once.
+const QUESTIONS: usize = 16;
 
 /// Where the image is pushed to.
 pub struct Pushing {
@@ -128,8 +131,8 @@ impl Pushing {
             };
             let mut image = image(&built.set, store, &mounts);
             self.stream_from_bases(&mut image, built, store);
-            stream_from_caches(&mut image, store, caching).await?;
             let repository = self.registries.open(&target.location);
+            stream_from_caches(&mut image, &repository, store, caching).await?;
             written.push(self.push_one(&image, target, &repository, display).await?);
             if let Location::Registry { host, name } = &target.location {
                 for piece in &image.blobs {
@@ -246,38 +249,47 @@ fn moved(arrived: &[Arrived]) -> Moved {
     moved
 }
 
-/// Blobs that the store lacks go from a cache to the target without touching the disk.
+/// Blobs that neither the store nor the target has go from a cache to the target without touching
+/// the disk.
 async fn stream_from_caches(
     image: &mut Image,
+    target: &Arc<dyn Repository>,
     store: &Store,
     caching: &Caching,
 ) -> Result<(), Failure> {
     let caches = caching.repositories();
-    for piece in &mut image.blobs {
-        let Upload { digest, size, .. } = piece.upload;
-        if !matches!(piece.upload.source, Source::File(_)) || store.has_blob(&digest) {
-            continue;
-        }
-        let mut from = None;
-        for cache in &caches {
-            match cache.blob_size(&digest).await {
-                Ok(Some(found)) if found == size => {
-                    from = Some(Arc::clone(cache));
-                    break;
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!("blob {digest} is not taken from a cache: {error}");
-                }
+    let is_elsewhere = |piece: &&mut Piece| {
+        matches!(piece.upload.source, Source::File(_)) && !store.has_blob(&piece.upload.digest)
+    };
+    let found = image.blobs.iter_mut().filter(is_elsewhere);
+    let found: Vec<_> = found.map(|piece| find(piece, target, &caches, store)).collect();
+    futures_util::stream::iter(found).buffer_unordered(QUESTIONS).try_collect().await
+}
+
+/// Finds out where a blob is that the store lacks.
+async fn find(
+    piece: &mut Piece,
+    target: &Arc<dyn Repository>,
+    caches: &[Arc<dyn Repository>],
+    store: &Store,
+) -> Result<(), Failure> {
+    let Upload { digest, size, .. } = piece.upload;
+    if target.blob_size(&digest).await.is_ok_and(|found| found == Some(size)) {
+        piece.is_there = true;
+        return Ok(());
+    }
+    for cache in caches {
+        match cache.blob_size(&digest).await {
+            Ok(Some(found)) if found == size => {
+                piece.upload.source = Source::Repository(Arc::clone(cache));
+                return Ok(());
             }
-        }
-        match from {
-            Some(cache) => piece.upload.source = Source::Repository(cache),
-            // What relied on it is forgotten, and the next attempt builds it.
-            None => return Err(Failure::from(store.lost(&digest))),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("blob {digest} is not taken from a cache: {error}"),
         }
     }
-    Ok(())
+    // What relied on it is forgotten, and the next attempt builds it.
+    Err(Failure::from(store.lost(&digest)))
 }
 
 /// The image as it is pushed: layers from the store's files, documents from memory.
@@ -290,6 +302,7 @@ fn image(
         title: layer.title.clone(),
         upload: Upload::file(layer.digest, layer.size, store.blob_path(&layer.digest))
             .mounted_from(mounts(&layer.digest)),
+        is_there: false,
     };
     let mut blobs: Vec<Piece> = set.layers().iter().map(layer).collect();
     let mut seen: BTreeSet<BlobDigest> = BTreeSet::new();
@@ -299,6 +312,7 @@ fn image(
                 title: format!("config of {}", one.platform),
                 upload: Upload::bytes(Bytes::copy_from_slice(&one.config.bytes))
                     .mounted_from(mounts(&one.config.digest)),
+                is_there: false,
             });
         }
     }

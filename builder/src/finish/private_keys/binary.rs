@@ -18,7 +18,9 @@ pub fn detect(content: &[u8]) -> Option<PrivateKey> {
         0xfe | 0xce => java_key_store(content).then_some(PrivateKey::JavaKeyStore),
         0 => dropbear(content).then_some(PrivateKey::Dropbear),
         // Old and new packet formats of tag 5, secret key.
-        0x94..=0x97 | 0xc5 => openpgp::starts_with_secret_key(content).then_some(PrivateKey::OpenPgp),
+        0x94..=0x97 | 0xc5 => {
+            openpgp::starts_with_secret_key(content).then_some(PrivateKey::OpenPgp)
+        }
         _ => None,
     }
 }

@@ -21,9 +21,7 @@ fn packet<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
         0b11 => {
             let length = match reader.u8()? {
                 short @ 0..=191 => u32::from(short),
-                high @ 192..=223 => {
-                    ((u32::from(high) - 192) << 8) + u32::from(reader.u8()?) + 192
-                }
+                high @ 192..=223 => ((u32::from(high) - 192) << 8) + u32::from(reader.u8()?) + 192,
                 255 => reader.u32()?,
                 // Only data may come in parts.
                 224..=254 => return None,
