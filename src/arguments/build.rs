@@ -8,7 +8,7 @@ use drystone_builder::output::EngineKind;
 use drystone_builder::realise::CommandLimits;
 use drystone_builder::sandbox::{Isolation, Resources};
 
-use super::{AttachArguments, CacheArguments, ImageFile, ImageOption, RegistryArguments};
+use super::{AttachArguments, CacheArguments, ImageFile, ImageOption};
 
 /// Where packages come from, and with how many hands.
 #[derive(Debug, Clone, Default, Args)]
@@ -23,6 +23,9 @@ pub struct ArchiveArguments {
     /// A keyring to trust beside the built-in one
     #[arg(long, value_name = "FILE")]
     pub keyring: Option<PathBuf>,
+    /// A registry that may be asked over plain HTTP; on this host all may
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
     /// Use only what is already on this host
     #[arg(long)]
     pub offline: bool,
@@ -131,8 +134,9 @@ pub struct BuildArguments {
     /// Write the JSON object to a file as well
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub registry: RegistryArguments,
+    /// Read back what was pushed, and hash it
+    #[arg(long)]
+    pub verify: bool,
     #[command(flatten)]
     pub attachments: AttachArguments,
     #[command(flatten)]

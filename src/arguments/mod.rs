@@ -38,7 +38,7 @@ pub use project::{
 };
 pub use registry::{
     AttachArguments, Attachment, CacheArguments, LoginArguments, LogoutArguments, PushArguments,
-    RegistryArguments, SignArguments, VerifyImageArguments,
+    SignArguments, VerifyImageArguments,
 };
 pub use store::{
     DuArguments, GcArguments, LsArguments, PathInfoArguments, StoreCommand, VerifyArguments,

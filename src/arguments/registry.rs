@@ -7,18 +7,6 @@ use drystone_builder::settings::Flags;
 
 use super::{ArchiveArguments, ImageOption};
 
-/// How registries are talked to.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Registries")]
-pub struct RegistryArguments {
-    /// Read back what was pushed, and hash it
-    #[arg(long)]
-    pub verify: bool,
-    /// A registry that may be asked over plain HTTP; on this host all may
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub insecure_registry: Vec<String>,
-}
-
 /// What is attached to an image that is pushed.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Attachments")]
@@ -131,8 +119,9 @@ pub struct PushArguments {
     /// Write the JSON object to a file as well
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub registry: RegistryArguments,
+    /// Read back what was pushed, and hash it
+    #[arg(long)]
+    pub verify: bool,
     #[command(flatten)]
     pub attachments: AttachArguments,
     #[command(flatten)]

@@ -209,7 +209,8 @@ fn begin(
         settings.store.value.push(UNSANDBOXED);
     }
     bound_threads(&settings);
-    let pushing = Pushing::new(&arguments.push, &arguments.registry, image.tag.as_str())?;
+    let registries = registries(&arguments.archive.insecure_registry)?;
+    let pushing = Pushing::new(&arguments.push, arguments.verify, registries, image.tag.as_str())?;
     let platforms = platforms(&arguments.platform, &image)?;
     let runtime = runtime()?;
     let registries = pushing.registries();

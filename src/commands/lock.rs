@@ -16,7 +16,7 @@ use crate::wiring::{Wiring, image_path, read_buildable, runtime};
 pub fn run(wiring: &Wiring, arguments: &LockArguments) -> Result<(), Failure> {
     let image = read_buildable(&image_path(&arguments.image.path()))?;
     let settings = wiring.settings(&wiring.archive_flags(&arguments.archive), Some(&image))?;
-    let registries = registries(&[])?;
+    let registries = registries(&arguments.archive.insecure_registry)?;
     let locking = Locking {
         wiring,
         settings: &settings,

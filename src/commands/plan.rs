@@ -86,7 +86,7 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
     flags.compression.clone_from(&arguments.compression);
     let settings = wiring.settings(&flags, Some(&image))?;
     let platforms = platforms(&arguments.platform, &image)?;
-    let registries = registries(&[])?;
+    let registries = registries(&arguments.archive.insecure_registry)?;
     let locking = Locking {
         wiring,
         settings: &settings,

@@ -15,7 +15,7 @@ pub fn run(wiring: &Wiring, arguments: PushArguments) -> Result<(), Failure> {
         compression: arguments.compression,
         json: arguments.json,
         metadata_file: arguments.metadata_file,
-        registry: arguments.registry,
+        verify: arguments.verify,
         attachments: arguments.attachments,
         caches: arguments.caches,
         substitute_only: arguments.substitute_only,

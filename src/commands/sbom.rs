@@ -48,7 +48,7 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         Some(text) => vec![platform(text)?],
         None => image.platforms[..1].to_vec(),
     };
-    let registries = registries(&[])?;
+    let registries = registries(&arguments.archive.insecure_registry)?;
     let locking = Locking {
         wiring,
         settings: &settings,

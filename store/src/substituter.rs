@@ -50,6 +50,11 @@ pub trait Substituter: Send + Sync {
     /// What is known of these derivations; those that nobody knows are left out.
     fn find(&self, wanted: &[Wanted]) -> Vec<Substitute>;
 
+    /// Which caches are asked, and who is believed: what they did not know is remembered for a while
+    /// under this name. `None` when that is not for sure, because one of them failed or they
+    /// contradict each other.
+    fn identity(&self) -> Option<String>;
+
     /// How many caches can be asked for blobs, one after another.
     fn sources(&self) -> usize;
 

@@ -10,18 +10,16 @@
 //! that a program opens by itself are out of sight: `runtime` of the recipe names their packages.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _};
-use std::sync::Arc;
+use std::io::{self, Read};
 
 use drystone_store::derivation::Derivation;
-use drystone_store::listing::Listing;
 use drystone_store::realisation::Output;
 use drystone_store::store::Store;
 use drystone_store::tree::{Entry, Kind, TreePath};
 use serde::{Deserialize, Serialize};
 
 use super::{BuildError, StackView};
-use crate::finish::loader_cache::{Machine, needs};
+use crate::finish::loader_cache::{Machine, Needs, needs};
 use crate::finish::root_view::{Node, join, resolve};
 use crate::finish::shebang::{DEFAULT_PATH, interpreters};
 
@@ -73,62 +71,132 @@ pub fn closure(
 ) -> Result<Found, BuildError> {
     let trees = root.iter().map(|(_, tree)| *tree.path.hash());
     let owners: Vec<String> = root.iter().map(|(owner, _)| format!("{owner:?}")).collect();
-    let key = Derivation::new("runtime-closure", VERSION)
-        .with_inputs(trees.chain([*output.path.hash()]))
+    let question = Derivation::new(FACT, VERSION)
+        .with_inputs(trees)
         .with_arg("owners", owners)
-        .with_arg("architecture", architecture)
-        .id()
-        .to_string();
-    if let Some(known) = store.fact("runtime-closure", &key)?
+        .with_arg("architecture", architecture);
+    let of_output = question.clone().with_inputs([*output.path.hash()]);
+    remembered(store, &of_output, || {
+        let shape = Shape::of(store, output)?;
+        // What another output of the same shape needed is where it was: no tree is looked into.
+        remembered(store, &question.with_arg("shape", shape.hash()), || {
+            search(store, output, &shape, root, architecture)
+        })
+    })
+}
+
+/// The kind of the store's facts that hold what was found.
+const FACT: &str = "runtime-closure";
+
+fn remembered(
+    store: &Store,
+    question: &Derivation,
+    find: impl FnOnce() -> Result<Found, BuildError>,
+) -> Result<Found, BuildError> {
+    let key = question.id().to_string();
+    if let Some(known) = store.fact(FACT, &key)?
         && let Ok(found) = serde_json::from_str(&known)
     {
         return Ok(found);
     }
-    let found = search(store, output, root, architecture)?;
+    let found = find()?;
     let text = serde_json::to_string(&found).expect("the maps have text keys");
-    store.put_fact("runtime-closure", &key, &text)?;
+    store.put_fact(FACT, &key, &text)?;
     Ok(found)
+}
+
+/// What a file needs, by the names that it uses.
+#[derive(Debug)]
+enum Need {
+    /// The target of a link.
+    Target(String),
+    /// A program's loader and libraries.
+    Libraries(Needs),
+    /// A script's interpreters.
+    Interpreters(Vec<String>),
+}
+
+/// All of an output that decides what it needs: what stands where, and what files name.
+#[derive(Debug, Default)]
+struct Shape {
+    /// Each path, and the kind of what is there.
+    places: Vec<(TreePath, &'static str)>,
+    needs: Vec<(TreePath, Need)>,
+}
+
+impl Shape {
+    fn of(store: &Store, output: &Output) -> Result<Self, BuildError> {
+        let mut shape = Self::default();
+        store.read_tree(output, |entry, content| {
+            shape.add(entry, content).map_err(|source| {
+                let path = entry.path.clone();
+                BuildError::Content { path, source }
+            })
+        })?;
+        Ok(shape)
+    }
+
+    fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        let kind = match &entry.kind {
+            Kind::Directory => "directory",
+            Kind::File { .. } | Kind::HardLink { .. } => "file",
+            Kind::Symlink { .. } => "link",
+            _ => "other",
+        };
+        self.places.push((entry.path.clone(), kind));
+        let need = match &entry.kind {
+            Kind::Symlink { target } => Some(Need::Target(target.clone())),
+            Kind::File { size } if *size <= LARGEST => {
+                let mut bytes = Vec::new();
+                content.take(4).read_to_end(&mut bytes)?;
+                if bytes == *b"\x7fELF" {
+                    content.read_to_end(&mut bytes)?;
+                    // A file for another machine, such as a boot program, has other rules.
+                    needs(&bytes).map(Need::Libraries)
+                } else if bytes.starts_with(b"#!") && entry.mode & 0o111 != 0 {
+                    content.take(256).read_to_end(&mut bytes)?;
+                    Some(Need::Interpreters(interpreters(&bytes)))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        };
+        self.needs.extend(need.map(|need| (entry.path.clone(), need)));
+        Ok(())
+    }
+
+    /// Only one store compares such hashes, so the form that is at hand serves.
+    fn hash(&self) -> String {
+        blake3::hash(format!("{} {self:?}", env!("CARGO_PKG_VERSION")).as_bytes()).to_string()
+    }
 }
 
 fn search(
     store: &Store,
     output: &Output,
+    shape: &Shape,
     root: &[(Owner, Output)],
     architecture: &str,
 ) -> Result<Found, BuildError> {
     let trees: Vec<&Output> = root.iter().map(|(_, tree)| tree).chain([output]).collect();
-    let listings = super::listings(store, &trees)?;
     let view = StackView::new(store, trees, |_| 0)?;
     let triplet = Machine::from_architecture(architecture).ok().map(Machine::triplet);
     let mut search = Search {
         view: &view,
         owners: root.iter().map(|(owner, _)| owner).collect(),
-        listings: &listings,
         folders: folders(triplet),
         found: Found::default(),
     };
-    store.read_tree(output, |entry, content| {
-        let failed = |source| BuildError::Content { path: entry.path.clone(), source };
-        match &entry.kind {
-            Kind::Symlink { .. } => search.link(entry).map_err(failed),
-            Kind::File { size } if *size <= LARGEST => {
-                let mut start = [0; 4];
-                let mut bytes = Vec::new();
-                content.take(4).read_to_end(&mut bytes).map_err(failed)?;
-                start[..bytes.len()].copy_from_slice(&bytes);
-                if start == *b"\x7fELF" {
-                    content.read_to_end(&mut bytes).map_err(failed)?;
-                    search.program(&entry.path, &bytes).map_err(failed)
-                } else if start.starts_with(b"#!") && entry.mode & 0o111 != 0 {
-                    content.take(256).read_to_end(&mut bytes).map_err(failed)?;
-                    search.script(&entry.path, &bytes).map_err(failed)
-                } else {
-                    Ok(())
-                }
-            }
-            _ => Ok::<(), BuildError>(()),
+    for (path, need) in &shape.needs {
+        let failed = |source| BuildError::Content { path: path.clone(), source };
+        match need {
+            Need::Target(target) => search.link(path, target),
+            Need::Libraries(needs) => search.program(path, needs),
+            Need::Interpreters(interpreters) => search.script(path, interpreters),
         }
-    })?;
+        .map_err(failed)?;
+    }
     Ok(search.found)
 }
 
@@ -145,7 +213,6 @@ fn folders(triplet: Option<&str>) -> Vec<String> {
 struct Search<'a> {
     view: &'a StackView<'a>,
     owners: Vec<&'a Owner>,
-    listings: &'a [Arc<Listing>],
     folders: Vec<String>,
     found: Found,
 }
@@ -161,7 +228,7 @@ impl Search<'_> {
         for path in [path.trim_start_matches('/'), &real] {
             let Ok(path) = TreePath::new(path) else { continue };
             let path = crate::source::debian::deb::merge_usr(path, false);
-            let at = self.listings.iter().rposition(|listing| listing.find(&path).is_some());
+            let at = self.view.listings().iter().rposition(|it| it.find(&path).is_some());
             match at.and_then(|at| self.owners.get(at)) {
                 Some(Owner::Package(name)) => {
                     self.found.packages.insert(name.clone());
@@ -182,19 +249,18 @@ impl Search<'_> {
         }
     }
 
-    fn link(&mut self, entry: &Entry) -> io::Result<()> {
-        if !self.take(entry.path.as_str(), &entry.path)? {
-            let Kind::Symlink { target } = &entry.kind else { return Ok(()) };
-            self.missing(format!("the link /{} -> {target} leads nowhere", entry.path));
+    fn link(&mut self, path: &TreePath, target: &str) -> io::Result<()> {
+        if !self.take(path.as_str(), path)? {
+            self.missing(format!("the link /{path} -> {target} leads nowhere"));
         }
         Ok(())
     }
 
-    fn script(&mut self, path: &TreePath, start: &[u8]) -> io::Result<()> {
-        for program in interpreters(start) {
+    fn script(&mut self, path: &TreePath, interpreters: &[String]) -> io::Result<()> {
+        for program in interpreters {
             let found = match program.contains('/') {
-                true => self.take(&program, path)?,
-                false => self.in_path(&program, path)?,
+                true => self.take(program, path)?,
+                false => self.in_path(program, path)?,
             };
             if !found {
                 self.missing(format!("/{path} is run by {program}, which is nowhere"));
@@ -212,9 +278,7 @@ impl Search<'_> {
         Ok(false)
     }
 
-    fn program(&mut self, path: &TreePath, content: &[u8]) -> io::Result<()> {
-        // A file for another machine, such as a boot program, has other rules.
-        let Some(needs) = needs(content) else { return Ok(()) };
+    fn program(&mut self, path: &TreePath, needs: &Needs) -> io::Result<()> {
         if let Some(interpreter) = &needs.interpreter
             && !self.take(interpreter, path)?
         {

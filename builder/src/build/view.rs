@@ -78,6 +78,11 @@ impl<'a> StackView<'a> {
         Ok(Self { store, trees, listings, wanted, deletions, entries, contents, directory })
     }
 
+    /// The listings of the trees, lowest first.
+    pub(super) fn listings(&self) -> &[Arc<Listing>] {
+        &self.listings
+    }
+
     /// The entry at a path.
     pub fn entry(&self, path: &TreePath) -> Option<&Entry> {
         self.find(path).map(|(_, entry)| entry)

@@ -397,6 +397,17 @@ impl Substituter for Caches {
         self.runtime.block_on(self.find_all(wanted))
     }
 
+    fn identity(&self) -> Option<String> {
+        let failed = self.caches.iter().any(|cache| cache.state().failures > 0);
+        if failed || !self.lock().disagreements.is_empty() {
+            return None;
+        }
+        let caches = self.caches.iter().map(|cache| cache.repository.location().to_string());
+        let keys = self.trust.valid_keys(self.now).map(spelled);
+        let parts: Vec<String> = caches.chain(keys).collect();
+        Some(format!("{} {}", self.trust.threshold(), parts.join(" ")))
+    }
+
     fn sources(&self) -> usize {
         self.caches.len()
     }

@@ -20,7 +20,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::outputs::Written;
-use crate::arguments::RegistryArguments;
 use crate::bases;
 use crate::caching::Caching;
 use crate::diagnostics::Failure;
@@ -56,7 +55,8 @@ impl Pushing {
     /// Reads the references. One without a tag gets the image's.
     pub fn new(
         references: &[String],
-        arguments: &RegistryArguments,
+        verify: bool,
+        registries: Registries,
         tag: &str,
     ) -> Result<Self, Failure> {
         let mut targets = Vec::new();
@@ -71,11 +71,7 @@ impl Pushing {
             }
             targets.push(target);
         }
-        Ok(Self {
-            targets,
-            verify: arguments.verify,
-            registries: registries(&arguments.insecure_registry)?,
-        })
+        Ok(Self { targets, verify, registries })
     }
 
     /// Whether there is anything to do.

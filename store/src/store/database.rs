@@ -245,9 +245,8 @@ impl Database {
     pub(super) fn derivation_json(&self, id: &DerivationId) -> Result<Option<String>, StoreError> {
         self.read(|connection| {
             connection
-                .query_row("SELECT json FROM derivations WHERE id = ?1", [id.to_string()], |row| {
-                    row.get(0)
-                })
+                .prepare_cached("SELECT json FROM derivations WHERE id = ?1")?
+                .query_row([id.to_string()], |row| row.get(0))
                 .optional()
         })
     }

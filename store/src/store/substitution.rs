@@ -27,6 +27,12 @@ use crate::with_causes;
 /// Blobs that are fetched at once: small ones cost a round trip each.
 const FETCHES: usize = 8;
 
+/// The kind of the store's facts about what caches did not know.
+const MISSES: &str = "cache-misses";
+/// How long that is believed, in seconds: long enough for the next command, and short enough for
+/// whoever waits for another machine to share something.
+const MISS_LIFE: i64 = 30;
+
 /// The caches that a store asks, and what it learned of them in this process.
 #[derive(Default)]
 pub(super) struct Substitution {
@@ -96,6 +102,8 @@ impl Store {
         let mut known = Vec::new();
         let Some(substituter) = &self.substitution.substituter else { return known };
         unknown.retain(|wanted| self.substitution.learned().asked.insert(wanted.derivation));
+        let mut misses = substituter.identity().map(|name| self.misses(&name)).unwrap_or_default();
+        unknown.retain(|wanted| wanted.is_whole || !misses.contains_key(&wanted.derivation));
         if unknown.is_empty() {
             return known;
         }
@@ -111,7 +119,28 @@ impl Store {
                 }
             }
         }
+        let missed =
+            unknown.iter().map(|wanted| wanted.derivation).filter(|id| !known.contains(id));
+        let before = misses.len();
+        misses.extend(missed.map(|id| (id, now())));
+        if misses.len() > before
+            && let Some(name) = substituter.identity()
+            && let Ok(text) = serde_json::to_string(&misses)
+        {
+            // Without it the next command asks again.
+            let _ = self.put_fact(MISSES, &name, &text);
+        }
         known
+    }
+
+    /// What caches did not know a moment ago, and when they were asked.
+    fn misses(&self, identity: &str) -> BTreeMap<DerivationId, i64> {
+        let text = self.fact(MISSES, identity).ok().flatten().unwrap_or_default();
+        let mut misses: BTreeMap<DerivationId, i64> =
+            serde_json::from_str(&text).unwrap_or_default();
+        let now = now();
+        misses.retain(|_, asked| (now - MISS_LIFE..=now).contains(asked));
+        misses
     }
 
     /// Notes that something stands on a realisation.

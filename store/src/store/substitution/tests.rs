@@ -18,6 +18,8 @@ struct Cache {
 
 #[derive(Default)]
 struct State {
+    asked: usize,
+    is_unsure: bool,
     substitutes: Vec<Substitute>,
     fetched: Vec<BlobDigest>,
     gone: HashSet<BlobDigest>,
@@ -26,10 +28,16 @@ struct State {
 
 impl Substituter for Cache {
     fn find(&self, wanted: &[Wanted]) -> Vec<Substitute> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        state.asked += wanted.len();
         let is_wanted = |id: &DerivationId| wanted.iter().any(|wanted| wanted.derivation == *id);
         let found = state.substitutes.iter().filter(|it| is_wanted(&it.derivation.id()));
         found.cloned().collect()
+    }
+
+    fn identity(&self) -> Option<String> {
+        let state = self.state.lock().unwrap();
+        (!state.is_unsure).then(|| "the cache".to_owned())
     }
 
     fn sources(&self) -> usize {
@@ -136,6 +144,35 @@ fn what_trusted_keys_say_is_used_without_any_bytes() {
         sample.store.output(sample.outputs[0].path.hash()).unwrap().unwrap(),
         expected[0].clone()
     );
+}
+
+#[test]
+fn what_a_cache_lacks_is_not_asked_for_again_at_once() {
+    let sample = Sample::new(true);
+    let unknown = [Derivation::new("k", 7).id(), Derivation::new("k", 8).id()];
+    let again = || {
+        let mut store = Store::open(sample.directory.path()).unwrap();
+        store.substitute_from(sample.cache.clone());
+        store
+    };
+    let ask = |store: &Store, id: &DerivationId| {
+        assert_eq!(store.realisation(id).unwrap(), None);
+        sample.state().asked
+    };
+    // A cache that failed has not said what it lacks.
+    sample.state().is_unsure = true;
+    assert_eq!((ask(&sample.store, &unknown[0]), ask(&again(), &unknown[0])), (1, 2));
+    sample.state().is_unsure = false;
+    assert_eq!((ask(&again(), &unknown[0]), ask(&again(), &unknown[0])), (3, 3));
+    assert_eq!(ask(&again(), &unknown[1]), 4, "others are asked for");
+    assert!(again().is_known_to_caches(Wanted { is_whole: true, ..sample.wanted() }));
+    // It is forgotten after a moment.
+    let long_ago = BTreeMap::from([(unknown[0], now() - MISS_LIFE - 1), (unknown[1], now() + 9)]);
+    let text = serde_json::to_string(&long_ago).unwrap();
+    sample.store.put_fact(MISSES, "the cache", &text).unwrap();
+    let before = sample.state().asked;
+    assert_eq!(ask(&again(), &unknown[0]), before + 1);
+    assert_eq!(ask(&again(), &unknown[1]), before + 2);
 }
 
 #[test]
