@@ -171,6 +171,24 @@ fn what_is_equal_is_called_equal() {
     assert!(answer.ends_with("2 of 2 steps reproducible, by 2 runs\n"), "{answer}");
 }
 
+/// Compilers, linkers and language tools as the examples use them depend on nothing that changes.
+#[test]
+fn every_example_from_source_is_reproducible() {
+    if !common::is_long_run() {
+        common::skip("it builds every example from source twice; .ci/long does that");
+        return;
+    }
+    let Some(mut world) = World::shared() else { return };
+    world.set("CARGO", env!("CARGO"));
+    for name in ["c-service", "node-web", "python-orders", "rust-web"] {
+        let project = world.example(name);
+        let (code, answer, said) = check(&world, &project, &[]);
+        println!("{name}: {answer}");
+        assert_eq!(code, 0, "{name}: {answer}{said}");
+        assert!(answer.contains(" steps reproducible"), "{name}: {answer}");
+    }
+}
+
 /// A dependence on what the sandbox fixes is told, and accepted where that is asked for.
 #[test]
 fn dependence_on_fixed_values_can_be_accepted() {
