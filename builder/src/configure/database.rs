@@ -14,24 +14,26 @@ pub const DIRECTORY: &str = "var/lib/dpkg";
 /// Control files that dpkg does not keep in `info`, or that the import added.
 const NOT_KEPT: [&str; 3] = ["control", "list", "conffiles.md5"];
 
-/// The status file of packages that are all in one state, sorted as dpkg sorts it.
-pub fn status(packages: &[&Package], state: &str) -> Result<String, StatusError> {
-    let mut sorted = packages.to_vec();
-    sorted.sort_by(|left, right| {
-        (&left.name, &left.architecture).cmp(&(&right.name, &right.architecture))
-    });
+/// The status file of packages in their states, sorted as dpkg sorts it.
+pub fn status<'p>(
+    packages: impl IntoIterator<Item = (&'p Package, &'p str)>,
+) -> Result<String, StatusError> {
+    let mut sorted: Vec<_> = packages.into_iter().collect();
+    sorted.sort_by_key(|(package, _)| (&package.name, &package.architecture));
     let mut text = String::new();
-    for package in sorted {
-        let conffiles = package.conffiles();
-        let state = PackageState {
-            status: format!("install ok {state}"),
-            conffiles,
-            ..PackageState::default()
-        };
-        text.push_str(&status_paragraph(&package.control_text(), &state)?);
+    for (package, state) in sorted {
+        text.push_str(&paragraph(package, state)?);
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What the status file says of a package in a state.
+pub fn paragraph(package: &Package, state: &str) -> Result<String, StatusError> {
+    let status = format!("install ok {state}");
+    let conffiles = package.conffiles();
+    let state = PackageState { status, conffiles, ..PackageState::default() };
+    status_paragraph(&package.control_text(), &state)
 }
 
 /// Adds the database of newly unpacked packages: control files and lists of `new`, with what dpkg

@@ -75,7 +75,7 @@ impl Run<'_> {
         let everyone: Vec<&Package> = stage.everyone().collect();
         let information = stage.information()?;
         let database = self.add_database(&everyone, information, &state.triggers)?;
-        let status = database::status(&everyone, "installed")?;
+        let status = database::status(everyone.iter().map(|package| (*package, INSTALLED)))?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
             composition.stack(stage.listing(output)?.as_ref());
@@ -115,6 +115,7 @@ impl Run<'_> {
                     &format!("preinst-{number}"),
                     &[&[guards.clone(), database.clone()], lower.as_slice()].concat(),
                 )?;
+                self.write_status(&open.root, &state, &unpacked)?;
                 self.start_accounts(&open.root, &mut state)?;
                 for &package in &late {
                     self.script(&open.root, &mut state, package, "preinst", &["install"])?;
@@ -135,6 +136,7 @@ impl Run<'_> {
             if !is_first {
                 self.set_conffiles_aside(&open.root, &mut state, &round.configure)?;
             }
+            self.write_status(&open.root, &state, &unpacked)?;
             self.start_accounts(&open.root, &mut state)?;
             if is_first {
                 for package in 0..stage.packages.len() {
@@ -146,8 +148,11 @@ impl Run<'_> {
             for &package in &round.configure {
                 self.configure(&open.root, &mut state, package)?;
             }
+            for &package in &round.configure {
+                open.root.delete(&update_file(package))?;
+            }
             if number == last {
-                open.root.write_file("/var/lib/dpkg/status", status.as_bytes(), 0o644, (0, 0))?;
+                open.root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?;
                 self.process_triggers(&open.root, &mut state)?;
             }
             let upper = open.upper.clone();
@@ -184,7 +189,7 @@ impl Run<'_> {
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
-        let status = database::status(everyone, "unpacked")?;
+        let status = database::status(everyone.iter().map(|package| (*package, UNPACKED)))?;
         database::add_files(
             &mut spool,
             &stage.packages,
@@ -195,6 +200,31 @@ impl Run<'_> {
         )?;
         let output = stage.store.add_tree("dpkg-database", stage.compression, &mut spool)?;
         stage.checkout(&output)
+    }
+
+    /// Says what is unpacked and configured so far: scripts ask for the state of other packages.
+    fn write_status(
+        &self,
+        root: &Root,
+        state: &State,
+        unpacked: &[usize],
+    ) -> Result<(), ConfigureError> {
+        let below = self.stage.below.iter().flat_map(|below| below.packages.iter());
+        let below = below.map(|package| (package, INSTALLED));
+        let unpacked = unpacked.iter().map(|&number| {
+            let package = &self.stage.packages[number];
+            let is_configured = state.configured.contains(&package.info_name());
+            (package, if is_configured { INSTALLED } else { UNPACKED })
+        });
+        let status = database::status(below.chain(unpacked))?;
+        Ok(root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?)
+    }
+
+    /// Notes the state of one package as dpkg does while it runs: beside the status file, which is
+    /// written whole only now and then.
+    fn note(&self, root: &Root, number: usize, state: &str) -> Result<(), ConfigureError> {
+        let text = database::paragraph(&self.stage.packages[number], state)?;
+        Ok(root.write_file(&update_file(number), text.as_bytes(), 0o644, (0, 0))?)
     }
 
     fn stack(
@@ -304,7 +334,9 @@ impl Run<'_> {
         number: usize,
     ) -> Result<(), ConfigureError> {
         put_conffiles_in_place(root, &state.aside.remove(&number).unwrap_or_default())?;
+        self.note(root, number, "half-configured")?;
         self.script(root, state, number, "postinst", &["configure", ""])?;
+        self.note(root, number, INSTALLED)?;
         let package = &self.stage.packages[number];
         self.activate_own(package, state);
         state.configured.insert(package.info_name());
@@ -422,6 +454,9 @@ impl Run<'_> {
     ) -> Result<(), ConfigureError> {
         for change in root.changed_since_last()? {
             let path = change.path;
+            if path.as_str() == &STATUS[1..] || path.as_str().starts_with(&UPDATES[1..]) {
+                continue;
+            }
             if path.as_str().ends_with(NEW_CONFFILE) {
                 // It went to its place, which is no script's work.
                 continue;
@@ -452,6 +487,21 @@ impl Run<'_> {
         root.changed_since_last()?;
         Ok(())
     }
+}
+
+/// dpkg's status file.
+const STATUS: &str = "/var/lib/dpkg/status";
+/// Where dpkg notes what has changed since that file was written: a paragraph in each file, whose
+/// name is a number.
+const UPDATES: &str = "/var/lib/dpkg/updates";
+/// The state of a package that is configured.
+const INSTALLED: &str = "installed";
+/// The state of one that is not yet.
+const UNPACKED: &str = "unpacked";
+
+/// The file that the state of one of a stage's packages is noted in.
+fn update_file(package: usize) -> String {
+    format!("{UPDATES}/{package:04}")
 }
 
 /// What dpkg adds to the name of a configuration file until its package is configured.
