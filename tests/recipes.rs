@@ -138,7 +138,7 @@ recipes = ["probe:extra"]
     assert_eq!((seen.uid, seen.mode), (7, 0o600));
     let expected = "1000:1000 /build /build/source 0022 315532800 hello\n\
         /out/main /out/main /out/extra localhost UTC\ntwo\n\
-        GREETING HOME LC_ALL PATH PWD SOURCE_DATE_EPOCH TZ USER _ extra main out \n";
+        FORCE_SOURCE_DATE GREETING HOME LC_ALL PATH PWD SOURCE_DATE_EPOCH TZ USER _ extra main out \n";
     // The shell itself may set OLDPWD and the like; nothing else may be there.
     assert_eq!(
         seen.text().replace("OLDPWD ", "").replace(" _ ", " "),
