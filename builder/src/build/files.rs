@@ -46,19 +46,13 @@ impl LocalFiles {
         image: &Image,
         fetched: &BTreeMap<BlobDigest, StoredFile>,
     ) -> Result<Self, BuildError> {
-        let specs = image.files.iter().filter_map(|entry| convert(image, entry, fetched));
-        Ok(Self { sources: read_sources(&specs.collect::<Result<Vec<_>, _>>()?)? })
+        Ok(Self { sources: walk(image, image.files.iter(), fetched)? })
     }
 
     /// Walks only those sources that are in the project.
     pub fn of_project(image: &Image) -> Result<SourceTree, BuildError> {
-        let (is_here, none) = (
-            |entry: &&FileEntry| !matches!(entry.source, FileSource::Download { .. }),
-            BTreeMap::new(),
-        );
-        let specs = image.files.iter().filter(is_here);
-        let specs = specs.filter_map(|entry| convert(image, entry, &none));
-        Ok(read_sources(&specs.collect::<Result<Vec<_>, _>>()?)?)
+        let is_here = |entry: &&FileEntry| !matches!(entry.source, FileSource::Download { .. });
+        walk(image, image.files.iter().filter(is_here), &BTreeMap::new())
     }
 
     /// What was read, for the question whether it changed.
@@ -268,6 +262,15 @@ impl RecipeFile {
             _ => Ok(()),
         }
     }
+}
+
+fn walk<'e>(
+    image: &Image,
+    entries: impl Iterator<Item = &'e FileEntry>,
+    fetched: &BTreeMap<BlobDigest, StoredFile>,
+) -> Result<SourceTree, BuildError> {
+    let specs = entries.filter_map(|entry| convert(image, entry, fetched));
+    Ok(read_sources(&specs.collect::<Result<Vec<_>, _>>()?)?)
 }
 
 fn convert(

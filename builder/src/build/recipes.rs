@@ -91,7 +91,10 @@ pub(super) fn needed(
 }
 
 /// The stamp of a recipe's own file.
-fn recipe_stamp(image: &Image, recipe: &Recipe) -> Result<Option<Fingerprint>, StoreError> {
+pub(super) fn recipe_stamp(
+    image: &Image,
+    recipe: &Recipe,
+) -> Result<Option<Fingerprint>, StoreError> {
     let Some(file) = &recipe.file else { return Ok(None) };
     let path = file.below(&image.directory);
     let mut stamp = Fingerprint::default();
@@ -120,7 +123,7 @@ fn others(image: &Image, recipe: &Recipe, made: &BTreeMap<Name, Made>) -> Vec<(S
 }
 
 /// The outputs that enter the image on a platform.
-pub(super) fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
+fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
     let mut entering = image.entering_recipes();
     // What nobody named enters where it is built.
     if image.image.recipes.is_none() {
@@ -129,11 +132,19 @@ pub(super) fn entering(image: &Image, platform: Platform) -> Vec<RecipeOutput> {
     entering
 }
 
-pub(super) fn by_files(image: &Image) -> impl Iterator<Item = &RecipeOutput> {
+fn by_files(image: &Image) -> impl Iterator<Item = &RecipeOutput> {
     image.files.iter().filter_map(|entry| match &entry.source {
         FileSource::Recipe { output, .. } => Some(output),
         _ => None,
     })
+}
+
+/// The recipes that the image itself takes something of, each with who asks for it.
+pub(super) fn wanted_by_image(image: &Image, platform: Platform) -> Vec<(String, Name)> {
+    let entering = entering(image, platform).into_iter();
+    let entering = entering.map(|it| ("the image".to_owned(), it.recipe));
+    let by_files = by_files(image).map(|it| ("[files]".to_owned(), it.recipe.clone()));
+    entering.chain(by_files).collect()
 }
 
 /// What the last build of a recipe is remembered by.
@@ -209,14 +220,7 @@ impl Builder<'_> {
         for &platform in request.platforms {
             let wanted: Vec<(String, Name)> = match &only {
                 Some(name) => vec![("the command".to_owned(), name.clone())],
-                None => {
-                    let by_image = entering(image, platform).into_iter();
-                    let by_image = by_image.map(|it| ("the image".to_owned(), it.recipe));
-                    let by_files = by_files(image);
-                    by_image
-                        .chain(by_files.map(|it| ("[files]".to_owned(), it.recipe.clone())))
-                        .collect()
-                }
+                None => wanted_by_image(image, platform),
             };
             let needs = needed(image, platform, wanted)?;
             if needs.is_empty() {

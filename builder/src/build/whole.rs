@@ -21,7 +21,7 @@ use drystone_store::tree::TreePath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::recipes::{by_files, entering, needed};
+use super::recipes::{needed, recipe_stamp, wanted_by_image};
 use super::{BuildError, BuildRequest, LocalFiles};
 use crate::image::{Image as OciImage, ImageSet, JsonBlob, LayerRef};
 use crate::recipe::{LocalSource, RecipeError};
@@ -108,9 +108,7 @@ fn recipes(request: &BuildRequest<'_>) -> Result<BTreeSet<Name>, BuildError> {
     let image = request.image;
     let mut all = BTreeSet::new();
     for &platform in request.platforms {
-        let wanted = entering(image, platform).into_iter().map(|it| it.recipe);
-        let wanted = wanted.chain(by_files(image).map(|it| it.recipe.clone()));
-        let wanted = wanted.map(|name| ("the image".to_owned(), name)).collect();
+        let wanted = wanted_by_image(image, platform);
         all.extend(needed(image, platform, wanted)?.into_keys());
     }
     Ok(all)
@@ -129,12 +127,11 @@ fn definition(
     }
     let mut files = BTreeMap::new();
     for name in recipes {
-        let Some(file) = &image.recipes[name].file else { continue };
-        let path = file.below(&image.directory);
-        let mut stamp = Fingerprint::default();
-        stamp.record(&path).ok()?;
-        fingerprints.push(stamp);
-        let recipe: Value = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        let recipe = &image.recipes[name];
+        let Some(file) = &recipe.file else { continue };
+        fingerprints.extend(recipe_stamp(image, recipe).ok()?);
+        let text = std::fs::read_to_string(file.below(&image.directory)).ok()?;
+        let recipe: Value = toml::from_str(&text).ok()?;
         files.insert(name.to_string(), recipe);
     }
     Some(json!([all, files]))

@@ -292,12 +292,11 @@ impl Caches {
             }
         }
         let mut looked = self.lock();
-        for one in wanted {
-            // Without the whole its parts are asked for, and these count.
-            match (found.contains_key(&one.derivation), one.is_whole) {
-                (_, true) => {}
-                (true, false) => looked.found += 1,
-                (false, false) => looked.missed += 1,
+        // Without the whole its parts are asked for, and these count.
+        for part in wanted.iter().filter(|wanted| !wanted.is_whole) {
+            match found.contains_key(&part.derivation) {
+                true => looked.found += 1,
+                false => looked.missed += 1,
             }
         }
         drop(looked);
