@@ -74,8 +74,8 @@ impl Run<'_> {
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
         let information = stage.information()?;
+        let database = self.add_database(&everyone, information, &state.triggers)?;
         let status = database::status(everyone.iter().map(|package| (*package, INSTALLED)))?;
-        let database = self.add_database(&status, information, &state.triggers)?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
             composition.stack(stage.listing(output)?.as_ref());
@@ -180,21 +180,22 @@ impl Run<'_> {
         }
     }
 
-    /// dpkg's database with the stage's packages, as a tree. Its status file is how all ends; every
-    /// root gets one of its own before scripts run in it.
+    /// dpkg's database with the stage's packages unpacked, as a tree. It must not say how all ends:
+    /// a root's last status would then equal what is below it, and be no change of that root.
     fn add_database(
         &self,
-        status: &str,
+        everyone: &[&Package],
         information: &BTreeMap<String, String>,
         triggers: &Triggers,
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
+        let status = database::status(everyone.iter().map(|package| (*package, UNPACKED)))?;
         database::add_files(
             &mut spool,
             &stage.packages,
             information,
-            status,
+            &status,
             triggers,
             stage.architecture,
         )?;

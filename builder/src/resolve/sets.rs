@@ -82,7 +82,8 @@ pub(super) fn choose(
     if !request.roots.is_empty() {
         base = solve(universe, &request)?;
     }
-    let essential: BTreeSet<String> = names(&base);
+    let mut essential = names(&base);
+    let exclude: BTreeSet<String> = wish.exclude.difference(&essential).cloned().collect();
     for package in [BASE_PASSWD, BASE_FILES] {
         if !essential.contains(package) {
             return Err(SetError::NoBase(package));
@@ -100,11 +101,20 @@ pub(super) fn choose(
         essential: true,
         recommends: wish.recommends,
         // Packages are configured over the Essential set whatever the image may hold.
-        exclude: wish.exclude.difference(&essential).cloned().collect(),
+        exclude,
         pinned,
         ..SolveRequest::default()
     };
     let solution = solve(universe, &request)?;
+    if wish.essential && wish.recommends {
+        // An installer that follows Recommends does so for the Essential set already, and configures
+        // all of that before the rest. Where the set only stands below scripts, less is better.
+        let with_recommended =
+            names(&solve(universe, &SolveRequest { roots: Vec::new(), ..request })?);
+        if with_recommended.is_subset(&names(&solution)) {
+            essential = with_recommended;
+        }
+    }
     let image = match wish.essential {
         true => everything(&solution, wish)?,
         false => Reached::new(&solution, wish).run()?,
@@ -306,6 +316,29 @@ mod tests {
         assert_eq!(image(lines, &wish(&["web"])), "base-files web");
         let more = Wish { recommends: true, ..wish(&["web"]) };
         assert_eq!(image(lines, &more), "base-files extra libc6 web");
+    }
+
+    /// As apt does when it is told to: uuid-runtime of util-linux is configured before a daemon.
+    #[test]
+    fn what_essential_packages_recommend_is_configured_with_them() {
+        let base = BASE.replace("tar 1 essential", "tar 1 essential recommends:runtime");
+        let universe = universe(&format!("{base}runtime 1\nweb 1\nother 1 conflicts:runtime\n"));
+        let essential = |names: &[&str], essential, recommends| {
+            let wish = Wish { essential, recommends, ..wish(names) };
+            choose(&universe, &wish, &BTreeMap::new()).unwrap().essential
+        };
+        assert!(essential(&["web"], true, true).contains("runtime"));
+        assert!(!essential(&["web"], true, false).contains("runtime"));
+        assert!(!essential(&["web"], false, true).contains("runtime"));
+        assert!(!essential(&["other"], true, true).contains("runtime"), "it cannot be there");
+        let wish = Wish {
+            essential: true,
+            recommends: true,
+            exclude: ["runtime".to_owned()].into(),
+            ..wish(&["web"])
+        };
+        let sets = choose(&universe, &wish, &BTreeMap::new()).unwrap();
+        assert!(!sets.essential.contains("runtime"), "it may not be there");
     }
 
     #[test]
