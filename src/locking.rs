@@ -59,16 +59,16 @@ pub fn sources(settings: &Settings, image: &Image) -> Sources {
 }
 
 impl Locking<'_> {
-    /// The lock of an image, complete for the platforms. What is missing is chosen now, and written
-    /// if `write` says so.
+    /// The lock of an image, complete for the platforms; `lock` is what its file holds. What is
+    /// missing is chosen now, and written if `write` says so.
     pub fn complete(
         &self,
         runtime: &Runtime,
         image: &Image,
         platforms: &[Platform],
+        lock: Option<Lock>,
         write: bool,
     ) -> Result<Lock, Failure> {
-        let lock = Lock::read(&image.lock_path)?;
         let complete = lock.as_ref().is_some_and(|lock| is_complete(lock, image, platforms));
         let nothing_to_lock =
             lock.is_none() && image.debian.is_none() && image.tagged_base().is_none();

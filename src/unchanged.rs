@@ -10,7 +10,6 @@
 //! image. The store is not: the answer names a file that is there.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use drystone_builder::settings::ConfigFiles;
 use drystone_builder::source::files::Fingerprint;
@@ -26,9 +25,6 @@ const KIND: &str = "unchanged-build";
 const SYSTEM_CONFIG: &str = "/etc/drystone/config.toml";
 /// The version of records; others are ignored.
 const FORMAT: u32 = 1;
-/// A file counts as written only when its times are older than this (see [`Fingerprint`]).
-const TICK: Duration = Duration::from_millis(21);
-
 /// All that decides a build's result beside the content of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Question {
@@ -148,17 +144,15 @@ impl Inputs {
     }
 }
 
-/// Stamps what was written. Its times are of this very moment, so a clock's tick is waited out
-/// first: once, after a build that wrote something, so that the next one need not look again.
+/// Stamps what was written.
 fn stamped(written: &[PathBuf]) -> Option<Fingerprint> {
-    std::thread::sleep(TICK);
     let mut fingerprint = Fingerprint::default();
     for path in written {
         // Something else than a file (a pipe, a terminal) is written anew each time.
         if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
             return None;
         }
-        fingerprint.record(path).ok()?;
+        fingerprint.record_written(path).ok()?;
     }
     Some(fingerprint)
 }
@@ -190,7 +184,8 @@ mod tests {
         let (image, output) = (directory.path().join("image.toml"), directory.path().join("x.tar"));
         fs::write(&image, "name = \"x\"").unwrap();
         fs::write(&output, "tar").unwrap();
-        std::thread::sleep(TICK);
+        // Inputs are not racily clean, as somebody's are who typed a command.
+        std::thread::sleep(std::time::Duration::from_millis(25));
         let root = directory.path().join("store");
         let question = question(&image);
         assert_eq!(question.answer(&root), None);

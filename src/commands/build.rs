@@ -276,6 +276,11 @@ struct Done {
 }
 
 impl Work<'_> {
+    /// The lock, complete; `lock` is what its file holds.
+    fn complete(&self, lock: Option<Lock>) -> Result<Lock, Failure> {
+        self.locking.complete(&self.runtime, self.image, &self.platforms, lock, true)
+    }
+
     fn run(
         &self,
         arguments: &BuildArguments,
@@ -287,7 +292,7 @@ impl Work<'_> {
         let mut lock_stamp = Fingerprint::default();
         let stamped = lock_stamp.record(&self.image.lock_path).is_ok();
         let before = Lock::read(&self.image.lock_path)?;
-        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let lock = self.complete(before.clone())?;
         let Done { built, lock, recorded, written } =
             self.until_nothing_is_lost(|| self.attempt(arguments, targets, pushing, &lock))?;
         let lock_changed = recorded || before.unwrap_or_default() != lock;
@@ -511,7 +516,7 @@ impl Work<'_> {
 
     fn make_again(&self, arguments: &BuildArguments) -> Result<(), Failure> {
         let targets = Targets::new(arguments, self.image)?;
-        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
         self.until_nothing_is_lost(|| {
             let (built, _) = self.build(arguments, &targets, lock.clone())?;
             self.keep(&built, targets.archive.as_deref())
@@ -526,12 +531,12 @@ impl Work<'_> {
         lock: Lock,
     ) -> Result<(Built, Lock), Failure> {
         let options = self.recipe_options(arguments, targets.archive.as_deref());
-        let recipes =
+        let mut recipes =
             self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
         interrupt::check().map_err(Failure::of)?;
         let lock = self.locking.close(&self.runtime, self.image, lock, &recipes.found)?;
         let built =
-            self.with_builder(&lock, |builder, request| builder.build(request, &recipes))?;
+            self.with_builder(&lock, |builder, request| builder.build(request, &mut recipes))?;
         Ok((built, lock))
     }
 
@@ -556,7 +561,7 @@ impl Work<'_> {
 
     /// Builds one recipe, and says where its outputs are in the store.
     fn recipe(&self, arguments: &BuildArguments, name: &str) -> Result<(), Failure> {
-        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
         let options = self.recipe_options(arguments, None);
         let built =
             self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
@@ -587,7 +592,7 @@ impl Work<'_> {
         if arguments.command.is_none() {
             by_hand::check_terminal()?;
         }
-        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
         let options = self.recipe_options(build, None);
         let kept = arguments.kept.as_deref().map(absolute).transpose()?;
         let run = |wanted: Wanted<'_>| {

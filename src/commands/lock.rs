@@ -50,8 +50,9 @@ pub fn run(wiring: &Wiring, arguments: &LockArguments) -> Result<(), Failure> {
             .hint("`drystone update PACKAGE` pins what the archive lists now")),
         };
     }
-    let old = Lock::read(&image.lock_path)?.unwrap_or_default();
-    let new = locking.complete(&runtime, &image, &image.platforms, true)?;
+    let old = Lock::read(&image.lock_path)?;
+    let new = locking.complete(&runtime, &image, &image.platforms, old.clone(), true)?;
+    let old = old.unwrap_or_default();
     let moved = moved(&old, &new);
     wiring.display.finish();
     if arguments.json {

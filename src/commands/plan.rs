@@ -95,8 +95,9 @@ pub fn run(wiring: &Wiring, arguments: &PlanArguments) -> Result<(), Failure> {
         locked: false,
         display: &wiring.display,
     };
-    let old = Lock::read(&image.lock_path)?.unwrap_or_default();
-    let lock = locking.complete(&runtime()?, &image, &platforms, false)?;
+    let old = Lock::read(&image.lock_path)?;
+    let lock = locking.complete(&runtime()?, &image, &platforms, old.clone(), false)?;
+    let old = old.unwrap_or_default();
     let pins = moved(&old, &lock);
     let exists = has_store(&settings);
     let store = if exists { Some(wiring.store(&settings)?) } else { None };

@@ -57,7 +57,8 @@ pub fn run(wiring: &Wiring, arguments: &SbomArguments) -> Result<(), Failure> {
         locked: false,
         display: &wiring.display,
     };
-    let lock = locking.complete(&runtime, &image, &platforms, false)?;
+    let lock =
+        locking.complete(&runtime, &image, &platforms, Lock::read(&image.lock_path)?, false)?;
     let nothing = LockedPlatform::default();
     let locked = match image.debian {
         Some(_) => of_image(&lock, &image, arguments.platform.as_deref())?.1,

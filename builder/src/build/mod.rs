@@ -224,7 +224,7 @@ impl Builder<'_> {
     pub fn build(
         &self,
         request: &BuildRequest<'_>,
-        recipes: &BuiltRecipes,
+        recipes: &mut BuiltRecipes,
     ) -> Result<Built, BuildError> {
         if let Some(problems) = request.image.unsupported() {
             return Err(BuildError::Image(Box::new(problems)));
@@ -265,7 +265,7 @@ impl Builder<'_> {
         request: &BuildRequest<'_>,
         platform: Platform,
         local: &LocalFiles,
-        recipes: &BuiltRecipes,
+        recipes: &mut BuiltRecipes,
     ) -> Result<(OciImage, BuiltPlatform), BuildError> {
         let image = request.image;
         let architecture = platform.debian_name();
@@ -281,7 +281,12 @@ impl Builder<'_> {
             }
         };
         let table = state_table(image);
-        let mut work = self.prepare(request, platform, locked, &table)?;
+        let prepared = recipes.prepared.remove(&platform);
+        let recipes = &*recipes;
+        let mut work = match prepared {
+            Some(it) if Some(&it.lock) == request.lock.images.get(&image.name) => it.work,
+            _ => self.prepare(request, platform, locked, &table, &recipes.imported)?,
+        };
         let built = recipes.imported.iter().map(|(key, deb)| (key.clone(), deb.clone()));
         work.imported.extend(built);
 
@@ -354,13 +359,15 @@ impl Builder<'_> {
         Ok((image, built))
     }
 
-    /// Imports packages and configures them, as far as the image needs that.
+    /// Imports packages and configures them, as far as the image needs that. `known` are packages
+    /// that recipes have had imported.
     fn prepare(
         &self,
         request: &BuildRequest<'_>,
         platform: Platform,
         locked: &LockedPlatform,
         table: &StateTable,
+        known: &BTreeMap<PackageKey, ImportedDeb>,
     ) -> Result<PlatformWork, BuildError> {
         let image = request.image;
         let architecture = platform.debian_name();
@@ -381,7 +388,7 @@ impl Builder<'_> {
         );
         wanted.sort();
         wanted.dedup();
-        let mut imported = (self.import)(&wanted)?;
+        let mut imported = self.import_others(&wanted, known)?;
         let packages = self.load(&imported, &locked.packages)?;
         let needs = surely_configured || configure::is_needed(&packages);
         let base_passwd = imported
@@ -399,7 +406,8 @@ impl Builder<'_> {
         if needs {
             self.check_host(platform, &work.packages)?;
             let all: Vec<PackageKey> = locked.all().cloned().collect();
-            imported.extend((self.import)(&all)?);
+            imported.extend(known.clone());
+            imported = self.import_others(&all, &imported)?;
             work.imported.clone_from(&imported);
             let ahead = Ahead::new(self, request, locked, &work)?;
             ahead.during(|| {
@@ -413,6 +421,25 @@ impl Builder<'_> {
         }
         work.imported = imported;
         Ok(work)
+    }
+
+    /// Packages by their keys: those that are known, and the others imported.
+    fn import_others(
+        &self,
+        wanted: &[PackageKey],
+        known: &BTreeMap<PackageKey, ImportedDeb>,
+    ) -> Result<BTreeMap<PackageKey, ImportedDeb>, BuildError> {
+        let (here, others): (Vec<PackageKey>, Vec<PackageKey>) =
+            wanted.iter().cloned().partition(|key| known.contains_key(key));
+        let mut imported = match others.is_empty() {
+            true => BTreeMap::new(),
+            false => (self.import)(&others)?,
+        };
+        imported.extend(here.into_iter().map(|key| {
+            let deb = known[&key].clone();
+            (key, deb)
+        }));
+        Ok(imported)
     }
 
     /// What configuration works with.

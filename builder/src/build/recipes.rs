@@ -14,9 +14,11 @@ use drystone_store::tree::{Entry, Kind, TreePath};
 
 use super::again::RecipeAgain;
 use super::closure::{Owner, closure};
-use super::{BuildError, BuildRequest, Builder, RemoteFile, StackView, listing, state_table};
+use super::{
+    BuildError, BuildRequest, Builder, PlatformWork, RemoteFile, StackView, listing, state_table,
+};
 use crate::check::Variation;
-use crate::lock::PackageKey;
+use crate::lock::{LockedImage, PackageKey};
 use crate::progress::Event;
 use crate::recipe::{Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, read_source};
 use crate::sandbox::Ending;
@@ -57,6 +59,16 @@ pub struct BuiltRecipes {
     /// The packages that outputs of the image need when they run, each with the first recipe whose
     /// output needs it.
     pub found: BTreeMap<Platform, BTreeMap<PackageName, Name>>,
+    /// What was made of the image's packages meanwhile.
+    pub(super) prepared: BTreeMap<Platform, Prepared>,
+}
+
+/// An image's packages, configured while its recipes were built.
+pub(super) struct Prepared {
+    /// What the lock said of the image when this began.
+    pub lock: LockedImage,
+    /// The packages.
+    pub work: PlatformWork,
 }
 
 /// A recipe with all that it is run with, ready for the graph.
@@ -235,7 +247,21 @@ impl Builder<'_> {
                 self.store.put_fact("recipe-log", &key, &id)?;
                 job.realise(bench)
             };
-            let made = build_all(&needs, options.jobs, options.keep_going, self.progress, &build)?;
+            let is_settled = only.is_none()
+                && self.checker.is_none()
+                && self.were_built(image, platform, &needs)?;
+            let (made, prepared) = std::thread::scope(|scope| {
+                // A first build may add packages to the image, and all this would be done again.
+                let prepared = is_settled.then(|| {
+                    let known = &built.imported;
+                    scope.spawn(|| self.prepare_meanwhile(request, platform, known))
+                });
+                let made =
+                    build_all(&needs, options.jobs, options.keep_going, self.progress, &build);
+                (made, prepared.and_then(|it| it.join().ok().flatten()))
+            });
+            let made = made?;
+            built.prepared.extend(prepared.map(|prepared| (platform, prepared)));
             if only.is_none() {
                 let found = self.find_runtime(image, platform, &planned, &made)?;
                 built.found.insert(platform, found);
@@ -251,6 +277,41 @@ impl Builder<'_> {
             built.platforms.insert(platform, made);
         }
         Ok(built)
+    }
+
+    /// Whether each of these recipes was built here before, in whatever state of its source.
+    fn were_built(
+        &self,
+        image: &Image,
+        platform: Platform,
+        needs: &BTreeMap<Name, BTreeSet<Name>>,
+    ) -> Result<bool, StoreError> {
+        for name in needs.keys() {
+            if last_build(self.store, &image.path, name.as_str(), platform)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Configures the image's packages beside its recipes, which mostly keep one processor busy.
+    /// What fails here fails again when the image is built, and is told there.
+    fn prepare_meanwhile(
+        &self,
+        request: &BuildRequest<'_>,
+        platform: Platform,
+        known: &BTreeMap<PackageKey, ImportedDeb>,
+    ) -> Option<Prepared> {
+        let image = request.image;
+        let lock = request.lock.images.get(&image.name)?;
+        let locked = request.lock.platform(&image.name, platform)?;
+        match self.prepare(request, platform, locked, &state_table(image), known) {
+            Ok(work) => Some(Prepared { lock: lock.clone(), work }),
+            Err(error) => {
+                tracing::debug!("packages could not be configured ahead: {error}");
+                None
+            }
+        }
     }
 
     /// The packages that the image's outputs need when they run; what is missing is told.
@@ -281,7 +342,8 @@ impl Builder<'_> {
                     .map(|(name, output)| (Owner::Recipe(name), output)),
             );
             // The recipe's own other outputs may be in the image as well.
-            for (name, other) in &made[&wanted.recipe].outputs {
+            let siblings = &made[&wanted.recipe].outputs;
+            for (name, other) in siblings.iter().filter(|(_, other)| *other != output) {
                 let owner = Owner::Recipe(format!("{}:{name}", wanted.recipe));
                 root.push((owner, other.clone()));
             }

@@ -17,6 +17,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::tarball::Tarball;
@@ -89,6 +91,20 @@ fn docker_manifest(output: &Output<'_>) -> Vec<u8> {
 /// # Errors
 /// A layer that cannot be read or has the wrong size; a stream that takes no more.
 pub fn write_archive<W: Write>(output: &Output<'_>, stream: W) -> Result<W, OutputError> {
+    Ok(lay_out(output, stream, copy_layer)?.0)
+}
+
+/// The size of the tarball in bytes.
+fn archive_size(output: &Output<'_>) -> Result<u64, OutputError> {
+    Ok(lay_out(output, io::sink(), |_, _, _| Ok(()))?.1)
+}
+
+/// Puts down all parts in their order; `put` gives a layer's content. Returns the size as well.
+fn lay_out<W: Write>(
+    output: &Output<'_>,
+    stream: W,
+    put: impl Fn(&Output<'_>, &LayerRef, &mut W) -> Result<(), OutputError>,
+) -> Result<(W, u64), OutputError> {
     let failed = |source| OutputError::Stream { source };
     let mut tarball = Tarball::new(stream);
     tarball.file("oci-layout", LAYOUT_FILE).map_err(failed)?;
@@ -102,28 +118,29 @@ pub fn write_archive<W: Write>(output: &Output<'_>, stream: W) -> Result<W, Outp
         tarball.file(&path, &document.bytes).map_err(failed)?;
     }
     for layer in output.set.layers() {
-        write_layer(output, layer, &mut tarball)?;
+        let path = format!("{BLOB_DIRECTORY}{}", layer.digest.to_hex());
+        tarball.begin_file(&path, layer.size).map_err(failed)?;
+        put(output, layer, tarball.inner())?;
+        tarball.end_file(layer.size).map_err(failed)?;
     }
     tarball.finish().map_err(failed)
 }
 
-fn write_layer<W: Write>(
+fn copy_layer<W: Write>(
     output: &Output<'_>,
     layer: &LayerRef,
-    tarball: &mut Tarball<W>,
+    stream: &mut W,
 ) -> Result<(), OutputError> {
     let failed = |source| OutputError::Stream { source };
     let file = output.open_layer(layer)?;
-    let path = format!("{BLOB_DIRECTORY}{}", layer.digest.to_hex());
-    tarball.begin_file(&path, layer.size).map_err(failed)?;
     // The standard library's copy uses copy_file_range, sendfile or splice where they work.
-    let actual = io::copy(&mut (&file).take(layer.size), tarball.inner()).map_err(failed)?;
+    let actual = io::copy(&mut (&file).take(layer.size), stream).map_err(failed)?;
     if actual != layer.size {
         let (digest, expected) = (layer.digest, layer.size);
         let path = (output.blob_path)(&layer.digest);
         return Err(OutputError::BlobSize { digest, path, expected, actual });
     }
-    tarball.end_file(layer.size).map_err(failed)
+    Ok(())
 }
 
 /// Writes the tarball into a file, which appears whole or not at all; returns its size in bytes.
@@ -145,10 +162,22 @@ pub fn write_archive_file(output: &Output<'_>, path: &Path) -> Result<u64, Outpu
         OutputError::Stream { source } => OutputError::io("write", path)(source),
         other => other,
     };
+    reserve(temporary.as_file(), archive_size(output)?).map_err(OutputError::io("write", path))?;
     write_archive(output, temporary.as_file_mut()).map_err(relate)?;
     let size = temporary.as_file().metadata().map_err(OutputError::io("write", path))?.len();
     temporary.persist(path).map_err(|error| OutputError::io("rename", path)(error.error))?;
     Ok(size)
+}
+
+/// Has the file system find the blocks of a file at once. A full disk shows before anything is
+/// written; and ext4, which sees to blocks of its own when a file takes another's place, has none
+/// left to find, which takes it longer than the copy.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
+        // Some file systems cannot; writing finds the blocks then.
+        _ => Ok(()),
+    }
 }
 
 /// A file in the directory of `path` with the usual permissions; it goes away unless persisted.

@@ -74,11 +74,11 @@ impl<W: Write> Tarball<W> {
         self.fill()
     }
 
-    /// Ends the archive with two empty blocks.
-    pub(super) fn finish(mut self) -> io::Result<W> {
+    /// Ends the archive with two empty blocks; its size in bytes comes with the stream.
+    pub(super) fn finish(mut self) -> io::Result<(W, u64)> {
         self.write(&[0; 2 * BLOCK as usize])?;
         self.inner.flush()?;
-        Ok(self.inner)
+        Ok((self.inner, self.position))
     }
 
     /// Adds a comment to `records` such that the content will be aligned.
@@ -174,7 +174,8 @@ mod tests {
             tarball.directory("blobs/").unwrap();
             tarball.file("small", &vec![1; first]).unwrap();
             tarball.file("blobs/large", &large).unwrap();
-            let bytes = tarball.finish().unwrap();
+            let (bytes, size) = tarball.finish().unwrap();
+            assert_eq!(bytes.len() as u64, size);
             assert_eq!(bytes.len() % 512, 0);
             let mut archive = tar::Archive::new(bytes.as_slice());
             let mut found = Vec::new();
@@ -203,7 +204,7 @@ mod tests {
         tarball.inner().skipped += size;
         tarball.end_file(size).unwrap();
         assert_eq!((tarball.position - size) % ALIGNMENT, 0);
-        let holes = tarball.finish().unwrap();
+        let (holes, _) = tarball.finish().unwrap();
         assert_eq!(holes.skipped, size);
         let mut archive = tar::Archive::new(holes.blocks.as_slice());
         let entry = archive.entries().unwrap().next().unwrap().unwrap();

@@ -30,6 +30,8 @@ enum Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     version: Version,
+    /// The group of this process.
+    own: PathBuf,
     memory: PathBuf,
     pids: Option<PathBuf>,
     cpu: Option<PathBuf>,
@@ -74,6 +76,13 @@ impl Place {
         }
     }
 
+    /// Has the kernel expect that a process moves. It lets no process move before each processor
+    /// has passed a point of rest, which takes it some 10 ms; but for about as long after one move
+    /// others need not wait. So one that moves nothing is asked for while a root is being opened.
+    pub(super) fn expect_moves(&self) {
+        let _ = fs::write(self.own.join("cgroup.procs"), std::process::id().to_string());
+    }
+
     /// What was found, for people.
     pub(super) fn describe(&self) -> String {
         let version = match self.version {
@@ -90,6 +99,7 @@ impl Place {
         let below = |place: &PathBuf| place.join(&name);
         let group = Group(Self {
             version: self.version,
+            own: self.own.clone(),
             memory: below(&self.memory),
             pids: self.pids.as_ref().map(below),
             cpu: self.cpu.as_ref().map(below),
@@ -115,7 +125,7 @@ impl Group {
     /// Sets the limits of the next command. Only the memory's must be kept; for the others there
     /// are other means.
     pub(super) fn limit(&self, resources: &Resources) -> io::Result<()> {
-        let Place { version, memory, pids, cpu } = &self.0;
+        let Place { version, memory, pids, cpu, .. } = &self.0;
         let two = *version == Version::Two;
         let number = |value: Option<u64>, none: &str| {
             value.map_or_else(|| none.to_owned(), |value| value.to_string())
@@ -230,6 +240,7 @@ impl Host<'_> {
                     let with = |name| hands_on(directory, name).then(|| directory.to_owned());
                     return Ok(Place {
                         version: Version::Two,
+                        own: own.clone(),
                         memory: directory.to_owned(),
                         pids: with("pids"),
                         cpu: with("cpu"),
@@ -251,7 +262,8 @@ impl Host<'_> {
             let (directory, _) = self.directory(Some(name))?;
             try_directory(&directory).is_ok().then_some(directory)
         };
-        let place = Place { version: Version::One, pids: with("pids"), cpu: with("cpu"), memory };
+        let (pids, cpu) = (with("pids"), with("cpu"));
+        let place = Place { version: Version::One, own: memory.clone(), pids, cpu, memory };
         Some(Ok(place))
     }
 }

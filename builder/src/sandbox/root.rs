@@ -34,6 +34,7 @@ impl Root {
         request: &RootRequest,
     ) -> Result<Self, SandboxError> {
         send(&connection, request, &[], &[])?;
+        expect_moves();
         let opened = receive::<Opened>(&connection)?.message;
         Ok(Self { connection: Mutex::new(connection), opened, group: OnceLock::new() })
     }
@@ -243,6 +244,11 @@ impl Root {
         send(&connection, operation, bytes, descriptors)?;
         receive(&connection)
     }
+}
+
+/// Has the kernel get ready, beside other work, for the move of a process into a control group.
+pub(super) fn expect_moves() {
+    std::thread::spawn(|| place().map(Place::expect_moves));
 }
 
 /// Where this process can make control groups.

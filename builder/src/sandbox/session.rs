@@ -71,6 +71,7 @@ impl Session {
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
+        super::root::expect_moves();
         match handshake(map, &control, child.id()) {
             Ok(()) => Ok(Self { control: Mutex::new(Some(control)), child: Mutex::new(child) }),
             Err(error) => {

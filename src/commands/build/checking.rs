@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use drystone_builder::check::{Cause, Checker, Kind, Report, describe, lay_out};
+use drystone_builder::lock::Lock;
 use serde_json::{Value, json};
 
 use super::Work;
@@ -43,19 +44,20 @@ impl Work<'_> {
         build: &BuildArguments,
         arguments: &CheckArguments,
     ) -> Result<Vec<Report>, Failure> {
-        let lock = self.locking.complete(&self.runtime, self.image, &self.platforms, true)?;
+        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
         let options = self.recipe_options(build, None);
         let display = &self.wiring.display;
         let kinds = kinds(arguments);
         let checker = Checker::new(self.store, display, kinds, arguments.recipe.clone());
-        let recipes = self.with_checking_builder(&lock, Some(&checker), |builder, request| {
-            builder.build_recipes(request, &options)
-        })?;
+        let mut recipes =
+            self.with_checking_builder(&lock, Some(&checker), |builder, request| {
+                builder.build_recipes(request, &options)
+            })?;
         interrupt::check().map_err(Failure::of)?;
         if arguments.recipe.is_none() {
             let lock = self.locking.close(&self.runtime, self.image, lock, &recipes.found)?;
             self.with_checking_builder(&lock, Some(&checker), |builder, request| {
-                builder.build(request, &recipes)
+                builder.build(request, &mut recipes)
             })?;
         }
         Ok(checker.into_reports())

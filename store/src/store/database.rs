@@ -195,50 +195,47 @@ impl Database {
 
     pub(super) fn output(&self, tree: &TreeHash) -> Result<Option<Output>, StoreError> {
         let hash = tree.to_string();
+        // One statement: asking for each part by itself takes twice as long.
         let found = self.read(|connection| {
-            let tree = connection
+            connection
                 .prepare_cached(
-                    "SELECT name, diff_id, size, listing, listing_size, used
+                    "SELECT name, diff_id, size, listing, listing_size, used,
+                         (SELECT group_concat(compression || ' ' || digest || ' ' || size, char(10))
+                          FROM layers WHERE tree = hash),
+                         (SELECT group_concat(reference, char(10))
+                          FROM tree_references WHERE tree = hash)
                      FROM trees WHERE hash = ?1",
                 )?
                 .query_row([&hash], read_tree)
-                .optional()?;
-            let layers: Vec<(String, String, i64)> = connection
-                .prepare_cached(
-                    "SELECT compression, digest, size FROM layers WHERE tree = ?1 ORDER BY 1",
-                )?
-                .query_map([&hash], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect::<Result<_, _>>()?;
-            let references: Vec<String> = connection
-                .prepare_cached("SELECT reference FROM tree_references WHERE tree = ?1 ORDER BY 1")?
-                .query_map([&hash], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            Ok(tree.map(|tree| (tree, layers, references)))
+                .optional()
         })?;
-        let Some((row, layers, references)) = found else { return Ok(None) };
+        let Some(row) = found else { return Ok(None) };
         self.touch("UPDATE trees SET used = ?1 WHERE hash = ?2", &[&hash], row.used);
         let diff_id = parse(&row.diff_id)?;
-        let layers = layers
-            .into_iter()
-            .map(|(compression, digest, size)| {
-                Ok(Layer {
-                    compression: parse::<Compression>(&compression)?,
-                    digest: parse(&digest)?,
-                    size: unsigned(size)?,
-                    diff_id,
-                })
+        let layer = |line: &str| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().unwrap_or_default();
+            Ok(Layer {
+                compression: parse::<Compression>(word())?,
+                digest: parse(word())?,
+                size: parse(word())?,
+                diff_id,
             })
-            .collect::<Result<_, StoreError>>()?;
+        };
+        let mut layers: Vec<&str> = row.layers.lines().collect();
+        let mut references: Vec<&str> = row.references.lines().collect();
+        layers.sort_unstable();
+        references.sort_unstable();
         Ok(Some(Output {
             path: StorePath::new(*tree, &row.name),
             diff_id,
             size: unsigned(row.size)?,
-            layers,
+            layers: layers.into_iter().map(layer).collect::<Result<_, StoreError>>()?,
             listing: ListingRef {
                 digest: parse::<BlobDigest>(&row.listing)?,
                 size: unsigned(row.listing_size)?,
             },
-            references: references.iter().map(|hash| parse(hash)).collect::<Result<_, _>>()?,
+            references: references.into_iter().map(parse).collect::<Result<_, _>>()?,
         }))
     }
 
@@ -303,6 +300,10 @@ struct TreeRow {
     listing: String,
     listing_size: i64,
     used: i64,
+    /// Of each a line: compression, digest and size.
+    layers: String,
+    /// Of each a line.
+    references: String,
 }
 
 fn read_tree(row: &Row<'_>) -> Result<TreeRow, rusqlite::Error> {
@@ -313,6 +314,8 @@ fn read_tree(row: &Row<'_>) -> Result<TreeRow, rusqlite::Error> {
         listing: row.get(3)?,
         listing_size: row.get(4)?,
         used: row.get(5)?,
+        layers: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+        references: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
     })
 }
 
