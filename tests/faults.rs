@@ -364,6 +364,24 @@ fn a_script_that_makes_something_new_each_time_is_named() {
     }
 }
 
+/// As TeX's formats do, which heed no SOURCE_DATE_EPOCH; and its list of files is in the order of a
+/// hash table of Perl's.
+#[test]
+fn what_notes_the_time_of_its_making_notes_the_same_one_each_time() {
+    let deb = Deb {
+        name: "dated",
+        control: &[(
+            "postinst",
+            "#!/bin/sh\nset -e\nsleep 1\ndate +%s.%N >/etc/made-at\n\
+             perl -e 'my %all = map { $_ => 1 } 1 .. 99; print join(q( ), keys %all)' >/etc/order\n",
+        )],
+        ..PLAIN
+    };
+    let Some(hostile) = Hostile::new(&deb) else { return };
+    let root = hostile.world.build(&hostile.project, &[]).root();
+    assert_eq!(root.at("etc/made-at").bytes, b"315532800.000000000\n");
+}
+
 #[test]
 fn a_private_key_that_a_script_makes_is_refused() {
     let key = "#!/bin/sh\nmkdir -p /etc/thing\ncat >/etc/thing/key.pem <<EOF\n\

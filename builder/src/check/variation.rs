@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::sandbox::{Disguise, RootRequest, ShiftedClock};
+use drystone_store::tar::MTIME;
+
+use crate::sandbox::{Disguise, RootRequest, ShiftedClock, Shown};
 
 /// How far the other clock is ahead: another year, month, day, weekday, hour, minute and second.
 const AHEAD: i64 = 400 * 86400 + 7 * 3600 + 13 * 60 + 29;
@@ -125,25 +127,40 @@ pub struct Variation {
     since: i64,
     /// Whether another clock is that of files too.
     has_files: bool,
+    /// Whether the clock stands still, at the date of all files.
+    is_stopped: bool,
 }
 
 impl Variation {
     /// The usual surroundings.
     pub const fn none() -> Self {
-        Self { kinds: BTreeSet::new(), holds_random: false, since: 0, has_files: true }
+        Self {
+            kinds: BTreeSet::new(),
+            holds_random: false,
+            since: 0,
+            has_files: true,
+            is_stopped: false,
+        }
     }
 
     /// Varies these kinds, in a run that begins now.
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(now.as_secs()).unwrap_or(0);
-        Self { kinds: kinds.into_iter().collect(), holds_random: false, since, has_files: true }
+        Self { kinds: kinds.into_iter().collect(), since, ..Self::none() }
     }
 
     /// The second run of a step that is built twice: another clock and other process numbers.
     pub fn second_run() -> Self {
         // Hardly a package asks how old a file is that it has just made, and every one looks at many.
         Self { has_files: false, ..Self::of([Kind::Clock, Kind::Processes]) }
+    }
+
+    /// This one with a clock that stands still at the date that all files have. What notes the time
+    /// of its making notes the same one each time, on every machine.
+    pub fn stopped(self) -> Self {
+        let since = Self::of([]).since;
+        Self { is_stopped: true, has_files: true, since, ..self }
     }
 
     /// Varies nothing, and gives the same random numbers every time.
@@ -158,9 +175,13 @@ impl Variation {
 
     /// Sets a root up.
     pub fn apply_to_root(&self, request: &mut RootRequest) {
-        let clock = ShiftedClock { ahead: AHEAD, since: self.since, files: self.has_files };
+        let shown = match self.is_stopped {
+            true => Shown::Stopped(MTIME.cast_signed()),
+            false => Shown::Ahead(AHEAD),
+        };
+        let clock = ShiftedClock { shown, since: self.since, files: self.has_files };
         request.disguise = Disguise {
-            clock: self.has(Kind::Clock).then_some(clock),
+            clock: (self.has(Kind::Clock) || self.is_stopped).then_some(clock),
             reverse_directories: self.has(Kind::DirectoryOrder),
             other_inodes: self.has(Kind::Inodes),
             other_kernel: self.has(Kind::Kernel),

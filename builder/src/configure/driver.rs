@@ -569,6 +569,9 @@ fn environment(package: &str, script: &str, stage: &Stage<'_>) -> BTreeMap<Strin
         ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
         ("DPKG_ROOT", ""),
         ("DPKG_RUNNING_VERSION", stage.dpkg_version()),
+        // Perl and Python walk their hash tables in another order each time, unless told not to.
+        ("PERL_HASH_SEED", "0"),
+        ("PYTHONHASHSEED", "0"),
         ("SHELL", "/bin/sh"),
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));

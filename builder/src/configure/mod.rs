@@ -57,7 +57,7 @@ use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Member, PathRules};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
@@ -268,10 +268,13 @@ impl<'a> Stage<'a> {
         }
         self.checkouts.permit(&format!("configure {}", self.name()), id)?;
         self.check_out()?;
-        let [first, second] = self.run_twice(table)?;
-        let mut first = first;
-        let out = self.store.add_tree(&self.name(), self.compression, &mut first.spool)?;
-        self.compare(&out, &first.attribution, second)?;
+        let (out, first) = match self.run_and_compare(table, |run| run) {
+            Err(ConfigureError::NotReproducible { paths }) => {
+                tracing::info!("two runs differ ({}): with the clock stopped", paths.join(", "));
+                self.run_and_compare(table, Variation::stopped)?
+            }
+            result => result?,
+        };
         self.explain_removed(&first.removed, table);
         let mut spool = self.store.spool();
         let json =
@@ -304,7 +307,25 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn run_twice(&self, table: &StateTable) -> Result<[driver::Ran; 2], ConfigureError> {
+    /// Runs it twice, in surroundings that `change` makes of the usual two, and stores the first
+    /// run's tree if the second one agrees.
+    fn run_and_compare(
+        &self,
+        table: &StateTable,
+        change: impl Fn(Variation) -> Variation,
+    ) -> Result<(Output, driver::Ran), ConfigureError> {
+        let variations = [Variation::none(), Variation::second_run()].map(change);
+        let [mut first, second] = self.run_twice(table, &variations)?;
+        let out = self.store.add_tree(&self.name(), self.compression, &mut first.spool)?;
+        self.compare(&out, &first.attribution, second)?;
+        Ok((out, first))
+    }
+
+    fn run_twice(
+        &self,
+        table: &StateTable,
+        [first, second]: &[Variation; 2],
+    ) -> Result<[driver::Ran; 2], ConfigureError> {
         let log_path = self.store.log_path(&self.derivation(table).id());
         let log = File::create(&log_path).map_err(|source| StoreError::Io {
             action: "create",
@@ -316,9 +337,8 @@ impl<'a> Stage<'a> {
         // Both runs use it, and it costs reading packages.
         self.information()?;
         std::thread::scope(|scope| {
-            let varied = Variation::second_run();
-            let second = scope.spawn(move || self.run_once(table, &varied, &second_log, false));
-            let first = self.run_once(table, &Variation::none(), &log, true);
+            let second = scope.spawn(move || self.run_once(table, second, &second_log, false));
+            let first = self.run_once(table, first, &log, true);
             let second = match second.join() {
                 Ok(second) => second,
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -1,16 +1,26 @@
 //! What commands are told instead of the truth, so that a second run differs in all that must not
-//! matter. A disguise is never part of a first run, so no identity knows of it.
+//! matter. A disguise is never part of a first run, so no identity knows of it; but where the time
+//! of day is all that two runs differ in, a stopped clock makes them agree.
 
 use serde::{Deserialize, Serialize};
+
+/// What a wall clock shows, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shown {
+    /// So much more than the truth.
+    Ahead(i64),
+    /// This time since 1970, always.
+    Stopped(i64),
+}
 
 /// Another wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShiftedClock {
-    /// By how many seconds the clock that commands see is ahead.
-    pub ahead: i64,
+    /// What commands see.
+    pub shown: Shown,
     /// The true time, in seconds since 1970, from which on files count as made by the run.
     pub since: i64,
-    /// Whether the times of such files are ahead as well; times before it are shown as they are.
+    /// Whether the times of such files are shifted as well; times before it are shown as they are.
     /// Programs look at files more often than at anything else, so it is quicker without.
     pub files: bool,
 }
@@ -38,6 +48,16 @@ pub struct Disguise {
     pub umask: Option<u32>,
     /// Another path at which `/build` stands too (without a leading slash).
     pub build_folder: Option<String>,
+}
+
+impl ShiftedClock {
+    /// How much more than the truth it shows at a true time.
+    pub(super) const fn ahead_at(self, truth: i64) -> i64 {
+        match self.shown {
+            Shown::Ahead(seconds) => seconds,
+            Shown::Stopped(time) => time - truth,
+        }
+    }
 }
 
 impl Disguise {

@@ -2,12 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drystone_builder::sandbox::{Command, Disguise, RootRequest, ShiftedClock};
+use drystone_builder::sandbox::{Command, Disguise, RootRequest, ShiftedClock, Shown};
 
 use crate::world::{self, session, shell};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("another_clock_is_told_to_every_program", clock),
+    ("a_stopped_clock_stands_still_and_waits_end", stopped),
     ("files_times_follow_the_clock_both_ways", file_times),
     ("directories_are_listed_backwards", directories),
     ("another_kernel_and_processor_are_told_of", kernel),
@@ -24,7 +25,7 @@ fn now() -> i64 {
 }
 
 fn clock_ahead() -> Disguise {
-    let clock = Some(ShiftedClock { ahead: AHEAD, since: now(), files: true });
+    let clock = Some(ShiftedClock { shown: Shown::Ahead(AHEAD), since: now(), files: true });
     Disguise { clock, ..Disguise::default() }
 }
 
@@ -58,6 +59,20 @@ fn clock() {
         asked += 1;
     }
     assert_eq!(asked, 10, "{said}");
+}
+
+fn stopped() {
+    let shown = Shown::Stopped(315_532_800);
+    let clock = Some(ShiftedClock { shown, since: now(), files: true });
+    let script = "cd /tmp; echo > a; stat -c %Y a; touch -d '2001-01-01 00:00:00 UTC' b; \
+                  stat -c %Y b; sleep 1; /probe clocks";
+    let Some(said) = disguised(Disguise { clock, ..Disguise::default() }, script) else { return };
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("315532800"), "a file that is made");
+    assert_eq!(lines.next(), Some("978307200"), "a time that is given");
+    let asked: Vec<&str> = lines.filter(|line| !line.starts_with("monotonic")).collect();
+    assert!(asked.len() > 3, "{said}");
+    assert!(asked.iter().all(|line| line.ends_with(" 315532800")), "{said}");
 }
 
 fn file_times() {

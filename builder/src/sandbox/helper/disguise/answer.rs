@@ -1,10 +1,11 @@
 //! Correcting what the kernel answered, and what it is asked.
 
 use std::mem::offset_of;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
-use super::super::super::disguise::{Disguise, ShiftedClock};
+use super::super::super::disguise::{Disguise, ShiftedClock, Shown};
 use super::calls::Call;
 use super::memory;
 
@@ -25,16 +26,33 @@ impl ShiftedClock {
     /// A file's time as commands see it.
     const fn shown(self, seconds: i64) -> i64 {
         let is_fresh = self.files && seconds >= self.since && seconds < self.since + LONGEST_RUN;
-        if is_fresh { seconds + self.ahead } else { seconds }
+        if is_fresh { seconds + self.ahead_at(seconds) } else { seconds }
     }
 
-    /// A time that a command gives, as it is in truth.
-    const fn meant(self, seconds: i64) -> i64 {
-        let start = self.since + self.ahead;
-        // A command may mean a moment before its own start.
-        let is_now = seconds >= start - 86400 && seconds < start + LONGEST_RUN;
-        if is_now { seconds - self.ahead } else { seconds }
+    /// A time that a command gives at a true time, as it is in truth.
+    const fn meant(self, seconds: i64, now: i64) -> i64 {
+        let (start, ahead) = match self.shown {
+            // A command may mean a moment before its own start.
+            Shown::Ahead(ahead) => (self.since + ahead - 86400, ahead),
+            // An input's time is the very one at which clocks are stopped.
+            Shown::Stopped(time) => (time + 1, time - now),
+        };
+        let is_now = seconds >= start && seconds < start + LONGEST_RUN;
+        if is_now { seconds - ahead } else { seconds }
     }
+
+    /// Changes seconds, and the parts of a second after them.
+    fn correct(self, time: &mut [u8]) {
+        change(time, 0, |now| now + self.ahead_at(now));
+        if let Shown::Stopped(_) = self.shown {
+            change(time, 8, |_| 0);
+        }
+    }
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(0)
 }
 
 /// Before a call: corrects what is given to the kernel.
@@ -55,8 +73,9 @@ pub(super) fn before(disguise: &Disguise, pid: Pid, call: Call, arguments: [u64;
     let length = seconds.last()? + 8;
     let old = (address != 0).then(|| memory::read(pid, address, length))??;
     let mut new = old.clone();
+    let now = now();
     for &place in seconds {
-        change(&mut new, place, |seconds| clock.meant(seconds));
+        change(&mut new, place, |seconds| clock.meant(seconds, now));
     }
     if new == old {
         return None;
@@ -74,7 +93,6 @@ pub(super) fn after(
     result: i64,
     drawn: &mut u64,
 ) -> Option<i64> {
-    let ahead = disguise.clock.map_or(0, |clock| clock.ahead);
     let correct = |address: u64, length: usize, correction: &mut dyn FnMut(&mut [u8])| {
         if address == 0 || length == 0 {
             return;
@@ -86,9 +104,13 @@ pub(super) fn after(
     };
     let length = usize::try_from(result).unwrap_or(0);
     match call {
-        Call::ClockGettime => correct(arguments[1], 8, &mut |it| change(it, 0, |now| now + ahead)),
-        Call::Gettimeofday => correct(arguments[0], 8, &mut |it| change(it, 0, |now| now + ahead)),
+        Call::ClockGettime | Call::Gettimeofday => {
+            let clock = disguise.clock?;
+            let place = if call == Call::ClockGettime { arguments[1] } else { arguments[0] };
+            correct(place, 16, &mut |it| clock.correct(it));
+        }
         Call::Time => {
+            let ahead = disguise.clock?.ahead_at(result);
             correct(arguments[0], 8, &mut |it| change(it, 0, |now| now + ahead));
             return Some(result + ahead);
         }
@@ -239,13 +261,28 @@ mod tests {
 
     #[test]
     fn times_come_back_as_they_were_given() {
-        let clock = ShiftedClock { ahead: 400 * 86400, since: 1_700_000_000, files: true };
+        let shown = Shown::Ahead(400 * 86400);
+        let clock = ShiftedClock { shown, since: 1_700_000_000, files: true };
         assert_eq!(clock.shown(315_532_800), 315_532_800, "an input's time is its own");
         for truth in [clock.since, clock.since + 3600] {
-            assert_eq!(clock.meant(clock.shown(truth)), truth);
+            assert_eq!(clock.meant(clock.shown(truth), truth), truth);
         }
-        assert_eq!(clock.meant(315_532_800), 315_532_800);
-        assert_eq!(clock.meant(5), 5, "a monotonic time stays");
+        assert_eq!(clock.meant(315_532_800, clock.since), 315_532_800);
+        assert_eq!(clock.meant(5, clock.since), 5, "a monotonic time stays");
+    }
+
+    #[test]
+    fn a_stopped_clock_shows_one_time() {
+        let shown = Shown::Stopped(315_532_800);
+        let clock = ShiftedClock { shown, since: 1_700_000_000, files: true };
+        let mut time = [1_700_000_001_i64.to_ne_bytes(), 999_i64.to_ne_bytes()].concat();
+        clock.correct(&mut time);
+        assert_eq!(time, [315_532_800_i64.to_ne_bytes(), 0_i64.to_ne_bytes()].concat());
+        assert_eq!(clock.shown(1_700_000_001), 315_532_800);
+        assert_eq!(clock.shown(1_600_000_000), 1_600_000_000, "a file from before the run");
+        let later = clock.meant(315_532_800 + 5, 1_700_000_009);
+        assert_eq!(later, 1_700_000_014, "waiting takes its time");
+        assert_eq!(clock.meant(315_532_800, 1_700_000_009), 315_532_800);
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn conditions(when: When) -> Vec<sock_filter> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::super::disguise::{Disguise, ShiftedClock};
+    use super::super::super::super::disguise::{Disguise, ShiftedClock, Shown};
     use super::*;
 
     /// Runs a program as the kernel does.
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn calls_are_traced_by_number_and_argument() {
-        let clock = Some(ShiftedClock { ahead: 1, since: 0, files: true });
+        let clock = Some(ShiftedClock { shown: Shown::Ahead(1), since: 0, files: true });
         let program = compile(&Disguise { clock, other_kernel: true, ..Disguise::default() });
         let is_traced = |number, arguments: [u64; 6]| {
             evaluate(&program, number, arguments) & 0xffff_0000 == libc::SECCOMP_RET_TRACE
@@ -125,7 +125,7 @@ mod tests {
         assert!(!is_traced(libc::SYS_futex, [0, 9, 0, 0, 0, 0]));
         assert!(is_traced(libc::SYS_uname, [0; 6]) && is_traced(libc::SYS_newfstatat, [0; 6]));
         assert!(!is_traced(libc::SYS_getdents64, [0; 6]) && !is_traced(libc::SYS_read, [0; 6]));
-        let clock = Some(ShiftedClock { ahead: 1, since: 0, files: false });
+        let clock = Some(ShiftedClock { shown: Shown::Ahead(1), since: 0, files: false });
         let program = compile(&Disguise { clock, ..Disguise::default() });
         assert_eq!(evaluate(&program, libc::SYS_newfstatat, [0; 6]), libc::SECCOMP_RET_ALLOW);
     }

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid};
 use seccompiler::BpfProgram;
 
-use super::super::super::disguise::Disguise;
+use super::super::super::disguise::{Disguise, Shown};
 use super::answer::{self, Changed};
 use super::calls::Call;
 use super::vector;
@@ -141,8 +141,12 @@ impl Tracing {
         // SAFETY: the time is a valid place to write to.
         let result =
             unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut seen) };
-        let is_ahead = result == 0 && seen.tv_sec >= clock.since + clock.ahead - 86400;
-        if is_ahead { 0 } else { libc::ENOSYS }
+        let is_shown = result == 0
+            && match clock.shown {
+                Shown::Ahead(ahead) => seen.tv_sec >= clock.since + ahead - 86400,
+                Shown::Stopped(time) => seen.tv_sec == time,
+            };
+        if is_shown { 0 } else { libc::ENOSYS }
     }
 }
 
