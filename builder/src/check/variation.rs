@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use drystone_store::tar::MTIME;
 
-use crate::sandbox::{Disguise, RootRequest, ShiftedClock, Shown};
+use crate::sandbox::{DirectoryOrder, Disguise, RootRequest, ShiftedClock, Shown};
 
 /// How far the other clock is ahead: another year, month, day, weekday, hour, minute and second.
 const AHEAD: i64 = 400 * 86400 + 7 * 3600 + 13 * 60 + 29;
@@ -127,8 +127,8 @@ pub struct Variation {
     since: i64,
     /// Whether another clock is that of files too.
     has_files: bool,
-    /// Whether the clock stands still, at the date of all files.
-    is_stopped: bool,
+    /// Whether the clock stands still, at the date of all files, and directories are sorted.
+    is_settled: bool,
 }
 
 impl Variation {
@@ -139,7 +139,7 @@ impl Variation {
             holds_random: false,
             since: 0,
             has_files: true,
-            is_stopped: false,
+            is_settled: false,
         }
     }
 
@@ -150,17 +150,19 @@ impl Variation {
         Self { kinds: kinds.into_iter().collect(), since, ..Self::none() }
     }
 
-    /// The second run of a step that is built twice: another clock and other process numbers.
+    /// The second run of a step that is built twice: another clock, other process numbers and another
+    /// order of directories, which is the file system's own on each machine.
     pub fn second_run() -> Self {
         // Hardly a package asks how old a file is that it has just made, and every one looks at many.
-        Self { has_files: false, ..Self::of([Kind::Clock, Kind::Processes]) }
+        Self { has_files: false, ..Self::of([Kind::Clock, Kind::Processes, Kind::DirectoryOrder]) }
     }
 
-    /// This one with a clock that stands still at the date that all files have. What notes the time
-    /// of its making notes the same one each time, on every machine.
-    pub fn stopped(self) -> Self {
-        let since = Self::of([]).since;
-        Self { is_stopped: true, has_files: true, since, ..self }
+    /// This one with a clock that stands still at the date that all files have, and with directories
+    /// in the order of names. What notes the time of its making, or files as they are listed, notes
+    /// the same each time, on every machine.
+    pub fn settled(mut self) -> Self {
+        self.kinds.retain(|kind| !matches!(kind, Kind::Clock | Kind::DirectoryOrder));
+        Self { is_settled: true, has_files: true, since: Self::of([]).since, ..self }
     }
 
     /// Varies nothing, and gives the same random numbers every time.
@@ -175,14 +177,18 @@ impl Variation {
 
     /// Sets a root up.
     pub fn apply_to_root(&self, request: &mut RootRequest) {
-        let shown = match self.is_stopped {
+        let shown = match self.is_settled {
             true => Shown::Stopped(MTIME.cast_signed()),
             false => Shown::Ahead(AHEAD),
         };
         let clock = ShiftedClock { shown, since: self.since, files: self.has_files };
+        let directories = match self.is_settled {
+            true => Some(DirectoryOrder::Sorted),
+            false => self.has(Kind::DirectoryOrder).then_some(DirectoryOrder::Backwards),
+        };
         request.disguise = Disguise {
-            clock: (self.has(Kind::Clock) || self.is_stopped).then_some(clock),
-            reverse_directories: self.has(Kind::DirectoryOrder),
+            clock: (self.has(Kind::Clock) || self.is_settled).then_some(clock),
+            directories,
             other_inodes: self.has(Kind::Inodes),
             other_kernel: self.has(Kind::Kernel),
             one_processor: self.has(Kind::Processors),

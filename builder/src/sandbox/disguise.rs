@@ -25,13 +25,22 @@ pub struct ShiftedClock {
     pub files: bool,
 }
 
+/// An order of names in directories: within each answer of the kernel, which holds about a thousand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryOrder {
+    /// The file system's, backwards.
+    Backwards,
+    /// By the bytes of names.
+    Sorted,
+}
+
 /// How a root's commands see the world. The default hides nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disguise {
     /// The wall clock. The monotonic clocks are true.
     pub clock: Option<ShiftedClock>,
-    /// Directories are listed backwards.
-    pub reverse_directories: bool,
+    /// The order in which directories are listed, instead of their file system's.
+    pub directories: Option<DirectoryOrder>,
     /// Numbers that a file system makes up are others: inodes, sizes of directories, blocks.
     pub other_inodes: bool,
     /// Kernel release, boot id, time since boot, size of memory are others.
@@ -64,7 +73,7 @@ impl Disguise {
     /// Whether system calls must be watched for it.
     pub(super) fn needs_tracing(&self) -> bool {
         self.clock.is_some()
-            || self.reverse_directories
+            || self.directories.is_some()
             || self.other_inodes
             || self.other_kernel
             || self.random_seed.is_some()

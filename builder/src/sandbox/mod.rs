@@ -47,7 +47,7 @@ mod scan;
 mod session;
 mod wire;
 
-pub use disguise::{Disguise, ShiftedClock, Shown};
+pub use disguise::{DirectoryOrder, Disguise, ShiftedClock, Shown};
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};

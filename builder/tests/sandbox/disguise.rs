@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drystone_builder::sandbox::{Command, Disguise, RootRequest, ShiftedClock, Shown};
+use drystone_builder::sandbox::{
+    Command, DirectoryOrder, Disguise, RootRequest, ShiftedClock, Shown,
+};
 
 use crate::world::{self, session, shell};
 
@@ -88,7 +90,7 @@ fn file_times() {
 fn directories() {
     let list = "ls -U /etc/dir | cat";
     let plain = disguised(Disguise::default(), list).unwrap();
-    let reverse = Disguise { reverse_directories: true, ..Disguise::default() };
+    let reverse = Disguise { directories: Some(DirectoryOrder::Backwards), ..Disguise::default() };
     let Some(turned) = disguised(reverse, list) else { return };
     let (mut plain, turned): (Vec<&str>, Vec<&str>) =
         (plain.lines().collect(), turned.lines().collect());

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
-use super::super::super::disguise::{Disguise, ShiftedClock, Shown};
+use super::super::super::disguise::{DirectoryOrder, Disguise, ShiftedClock, Shown};
 use super::calls::Call;
 use super::memory;
 
@@ -201,18 +201,23 @@ fn entries(disguise: &Disguise, bytes: &mut [u8]) {
     // struct linux_dirent64: inode, position, length of the record, type, name.
     const POSITION: usize = 8;
     const LENGTH: usize = 16;
+    const NAME: usize = 19;
     let mut records = Vec::new();
     let mut rest: &[u8] = bytes;
     while let Some(length) = rest.get(LENGTH..).and_then(<[u8]>::first_chunk::<2>) {
         let length = usize::from(u16::from_ne_bytes(*length));
-        let Some(record) = rest.get(..length).filter(|_| length > LENGTH) else { return };
+        let Some(record) = rest.get(..length).filter(|_| length > NAME) else { return };
         records.push(record.to_vec());
         rest = &rest[length..];
     }
     let positions: Vec<Vec<u8>> =
         records.iter().map(|record| record[POSITION..LENGTH].to_vec()).collect();
-    if disguise.reverse_directories {
-        records.reverse();
+    match disguise.directories {
+        Some(DirectoryOrder::Backwards) => records.reverse(),
+        Some(DirectoryOrder::Sorted) => {
+            records.sort_by(|one, two| one[NAME..].cmp(&two[NAME..]));
+        }
+        None => {}
     }
     let mut turned = Vec::with_capacity(bytes.len());
     for (mut record, position) in records.into_iter().zip(positions) {
@@ -298,10 +303,15 @@ mod tests {
         };
         let listed = [record(1, 10, b"a"), record(2, 20, b"a longer name"), record(3, 30, b"c")];
         let turned = [record(3, 10, b"c"), record(2, 20, b"a longer name"), record(1, 30, b"a")];
-        let disguise = Disguise { reverse_directories: true, ..Disguise::default() };
+        let ordered = |order| Disguise { directories: Some(order), ..Disguise::default() };
+        let disguise = ordered(DirectoryOrder::Backwards);
         let mut bytes = listed.concat();
         entries(&disguise, &mut bytes);
         assert_eq!(bytes, turned.concat());
+        // A name ends with a zero, and what comes after it is no part of it.
+        entries(&ordered(DirectoryOrder::Sorted), &mut bytes);
+        let sorted = [record(1, 10, b"a"), record(2, 20, b"a longer name"), record(3, 30, b"c")];
+        assert_eq!(bytes, sorted.concat());
         let mut damaged = vec![0; 24];
         entries(&disguise, &mut damaged);
         assert_eq!(damaged, vec![0; 24]);

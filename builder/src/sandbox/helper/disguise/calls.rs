@@ -93,7 +93,7 @@ pub(super) fn calls(disguise: &Disguise) -> Vec<(libc::c_long, Call, When)> {
         #[cfg(target_arch = "x86_64")]
         calls.extend(OLD_FILES);
     }
-    if disguise.reverse_directories || disguise.other_inodes {
+    if disguise.directories.is_some() || disguise.other_inodes {
         calls.push((libc::SYS_getdents64, Call::Getdents, When::Always));
     }
     if disguise.other_kernel {
