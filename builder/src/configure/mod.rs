@@ -522,11 +522,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Files that keep services from starting while packages are configured, as mmdebstrap and
-    /// debootstrap do; they stand on top and so are in no difference.
+    /// debootstrap do; they stand on top and so are in no difference. A resolver's configuration is
+    /// there as well, as on every system that is being installed: without one postfix makes up a name.
     fn guards(&self) -> Result<Output, ConfigureError> {
         let mut spool = self.store.spool();
         let file = |path: &str| TreePath::new(path).expect("the path is valid");
         spool.add_file(file("usr/sbin/policy-rc.d"), 0o755, b"#!/bin/sh\nexit 101\n")?;
+        spool.add_file(file("etc/resolv.conf"), 0o644, b"")?;
         let stub = b"#!/bin/sh\necho 'no service starts while packages are configured' >&2\n";
         spool.add_file(file("usr/sbin/start-stop-daemon"), 0o755, stub)?;
         Ok(self.store.add_tree("guards", self.compression, &mut spool)?)
