@@ -106,6 +106,59 @@ fn a_project_is_built_from_its_lockfile_and_only_what_changed_is_fetched() {
     assert_eq!(crates.server.asked(), [""; 0]);
 }
 
+/// Its lockfile is known before anything of it is unpacked in a sandbox.
+#[test]
+fn an_archive_of_a_project_is_a_source() {
+    let Some((world, crates)) = world() else { return };
+    let unique = unique(&world);
+    let (outer, inner) = (outer(&crates, &unique), inner(&crates, "1.0.0", &unique));
+    let writing = world.project("writing", "");
+    write_project(&writing, &lock(&[&inner, &outer]));
+    let served = world.path("served");
+    fs::create_dir_all(&served).unwrap();
+    let address = http::serve(served.clone());
+    for (name, compress) in
+        [("own.tar.xz", "--xz"), ("own.tar.zst", "--zstd"), ("own.tgz", "--gzip")]
+    {
+        let archive = served.join(name);
+        let pack = ["-c", compress, "-f", archive.to_str().unwrap(), "-C"];
+        run("tar", &[&pack[..], &[writing.folder.to_str().unwrap(), "app"]].concat());
+        let digest = run("sha256sum", &[archive.to_str().unwrap()]);
+        let digest = digest.split(' ').next().unwrap();
+        let project = world.project(
+            name,
+            &image(&format!(
+                "[recipe.app]\nbuilder = \"cargo\"\npatches = [\"p\"]\n\
+                 source = {{ url = \"{address}/{name}\", sha256 = \"{digest}\" }}\n"
+            )),
+        );
+        project.write(
+            "p",
+            "--- a/src/main.rs\n+++ b/src/main.rs\n@@ -1 +1,2 @@\n+// patched\n fn main() { println!(\"{}\", \
+             outer::say()); }\n",
+        );
+        let built = world.build(&project, &[]);
+        assert_eq!(built.root().at("usr/bin/own").mode, 0o755, "{name}");
+    }
+    assert_eq!(archives(&crates.server), ["/dl/inner-1.0.0", "/dl/outer-1.0.0"]);
+
+    // What has no lockfile, what is damaged, and what only programs in the sandbox could read.
+    fs::write(served.join("damaged.tar.xz"), b"\xfd7zXZ\0 and no more").unwrap();
+    let digest = run("sha256sum", &[served.join("damaged.tar.xz").to_str().unwrap()]);
+    let digest = digest.split(' ').next().unwrap();
+    let project = world.project("damaged", "");
+    let recipe = |name: &str| {
+        image(&format!(
+            "[recipe.app]\nbuilder = \"cargo\"\n\
+             source = {{ url = \"{address}/{name}\", sha256 = \"{digest}\" }}\n"
+        ))
+    };
+    project.write("image.toml", &recipe("damaged.tar.xz"));
+    world.fails(&project, 7, &["cannot unpack the archive", digest]);
+    project.write("image.toml", &recipe("own.zip"));
+    world.fails(&project, 2, &["image.toml:6", "cannot in this one", "tar.xz"]);
+}
+
 #[test]
 fn what_cannot_be_trusted_is_refused_and_not_kept() {
     let Some((world, crates)) = world() else { return };

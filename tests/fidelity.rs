@@ -47,6 +47,7 @@ sets! {
     postgresql: "bookworm", "postgresql-15", Long;
     openssh_server: "bookworm", "openssh-server", Long;
     trixie_nginx_light: "trixie", "nginx-light", Long;
+    trixie_openssh_server: "trixie", "openssh-server,systemd-sysv,rsyslog", Long;
     daemons: "bookworm", "memcached,haproxy,squid,redis-server,lighttpd", Long;
     lamp: "bookworm", "apache2,libapache2-mod-php,php-mysql,mariadb-client", Long;
     systemd: "bookworm", "systemd-sysv,dbus,rsyslog,logrotate,cron", Long;

@@ -261,7 +261,7 @@ fn read_names<'q>(
     names.filter(|(_, name)| !name.is_empty()).map(|(hash, name)| (hash.clone(), name.to_owned()))
 }
 
-fn failed(error: LanguageError) -> BuildError {
+pub(super) fn failed(error: LanguageError) -> BuildError {
     BuildError::Recipe(RecipeError::Language(error))
 }
 

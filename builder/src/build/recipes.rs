@@ -415,7 +415,7 @@ impl Builder<'_> {
             }
             built.fingerprints.push(tree.fingerprint);
             built.ignored += tree.ignored;
-            let mut source = self.with_fetched(image, recipe, source, built)?;
+            let mut source = self.with_fetched(image, recipe, source, &fetched, built)?;
             let packages =
                 locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
             let tools = self.tools(image, platform, name, &mut source, packages, built)?;

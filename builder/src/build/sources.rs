@@ -1,17 +1,24 @@
 //! Sources that are fetched as trees: commits of git repositories, and published packages.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 
 use drystone_store::derivation::Derivation;
+use drystone_store::digest::BlobDigest;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;
 use drystone_store::store::StoreError;
 use drystone_store::tree::{Entry, Kind, TreePath};
 
+use super::languages::failed;
 use super::recipes::BuiltRecipes;
+use super::remote_files::StoredFile;
 use super::{BuildError, Builder};
 use crate::recipe::git::Commit;
-use crate::recipe::language::{Dependency, Form, Format, Layout, Placement};
+use crate::recipe::language::{
+    Dependency, Form, Format, LanguageError, Layout, Placement, unpack_source,
+};
 use crate::recipe::{BUILDER_ID, SOURCE_DIRECTORY};
 use crate::spec::{Image, Recipe, RecipeSource};
 
@@ -28,8 +35,14 @@ impl Builder<'_> {
         image: &Image,
         recipe: &Recipe,
         own: Output,
+        fetched: &BTreeMap<BlobDigest, StoredFile>,
         built: &mut BuiltRecipes,
     ) -> Result<Output, BuildError> {
+        if let Some(sha256) = recipe.unpacked_before() {
+            let file = fetched.get(sha256).ok_or(StoreError::NoBlob(*sha256))?;
+            let tree = self.unpacked_archive(sha256, file, built)?;
+            return self.joined(&own, &tree, "");
+        }
         match &recipe.source {
             Some(RecipeSource::Git { url, revision }) => {
                 let commit = Commit { url: url.clone(), revision: revision.clone() };
@@ -47,6 +60,30 @@ impl Builder<'_> {
             }
             _ => Ok(own),
         }
+    }
+
+    /// What an archive holds, in the place of a source.
+    fn unpacked_archive(
+        &self,
+        sha256: &BlobDigest,
+        file: &StoredFile,
+        built: &mut BuiltRecipes,
+    ) -> Result<Output, BuildError> {
+        let derivation =
+            Derivation::new("source-archive", VERSION).with_arg("sha256", sha256.to_hex());
+        built.dependencies.push(derivation.id());
+        if let Some(output) = self.store.realised_output(&derivation.id(), "out")? {
+            return Ok(output);
+        }
+        let mut spool = self.store.spool();
+        let directory = TreePath::new(&SOURCE_DIRECTORY[1..]).expect("a valid path");
+        unpack_source(&|| File::open(&file.path), &directory, &mut spool).map_err(|source| {
+            let title = format!("the archive sha256:{}", sha256.to_hex());
+            failed(LanguageError::Unpack { title, path: directory, source })
+        })?;
+        let output = self.store.add_tree("archive", Compression::Store1, &mut spool)?;
+        self.store.put_realisation(&derivation, [("out".to_owned(), output.clone())])?;
+        Ok(output)
     }
 
     /// Two trees as one, all of it the build's own; the second one's paths begin with `prefix`.

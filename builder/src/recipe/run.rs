@@ -18,7 +18,7 @@ use crate::check::{Variation, tell_undisguised};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::sandbox::{Command, Finished, Profile, Root, RootRequest, SANDBOX_VERSION, Session};
-use crate::spec::{ArchiveKind, Name, Recipe, RecipeSource};
+use crate::spec::{ArchiveKind, Name, Recipe};
 
 /// How long a script may run when its recipe says nothing.
 const TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -100,7 +100,7 @@ impl Job<'_> {
         if !self.tools.trees.is_empty() {
             derivation = derivation.with_arg("tools", self.tools.trees.len());
         }
-        if let Some(kind) = self.archive() {
+        if let Some(kind) = self.recipe.unpacked_inside() {
             derivation = derivation.with_arg("unpack", unpacking(kind));
         }
         derivation.outputs = self.recipe.outputs.iter().map(ToString::to_string).collect();
@@ -120,14 +120,6 @@ impl Job<'_> {
         let mut env = self.tools.env.clone();
         env.extend(self.recipe.env.clone());
         env
-    }
-
-    /// The kind of archive that is to be unpacked, if there is one.
-    fn archive(&self) -> Option<ArchiveKind> {
-        match &self.recipe.source {
-            Some(RecipeSource::Download { unpack, .. }) => *unpack,
-            _ => None,
-        }
     }
 
     fn realised(&self, store: &Store, id: DerivationId) -> Result<Option<Made>, StoreError> {
@@ -284,7 +276,7 @@ impl Job<'_> {
         log: &File,
         log_path: &Path,
     ) -> Result<(), RecipeError> {
-        if let Some(kind) = self.archive() {
+        if let Some(kind) = self.recipe.unpacked_inside() {
             let script = unpacking(kind);
             let command = self.command(["/bin/sh", "-e", "-c", script.as_str()]);
             let finished = root.execute(&command, Some(log))?;

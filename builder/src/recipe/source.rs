@@ -177,10 +177,12 @@ pub fn read_source(
     fetched: &BTreeMap<BlobDigest, StoredFile>,
 ) -> Result<(Output, SourceTree), SourceError> {
     let mut local = LocalSource::of(image, name, recipe, outputs)?;
-    if let Some(RecipeSource::Download { sha256, unpack, url }) = &recipe.source {
+    if let Some(RecipeSource::Download { sha256, url, .. }) = &recipe.source
+        && recipe.unpacked_before().is_none()
+    {
         let file = fetched.get(sha256).ok_or(StoreError::NoBlob(*sha256))?;
         let source = FileSource::Stored { path: file.path.clone(), size: file.size };
-        let place = match unpack {
+        let place = match recipe.unpacked_inside() {
             Some(_) => ARCHIVE[1..].to_owned(),
             None => format!("build/source/{}", file_name(url)),
         };

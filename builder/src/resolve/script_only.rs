@@ -35,5 +35,7 @@ mod tests {
         assert!(is_script_only("ca-certificates", "openssl"));
         assert!(!is_script_only("nginx-light", "openssl"));
         assert!(!is_script_only("nginx-light", "libc6"));
+        // It is a library of update-passwd.
+        assert!(!is_script_only("base-passwd", "libdebconfclient0"));
     }
 }

@@ -73,11 +73,34 @@ impl Recipe {
         if !self.patches.is_empty() {
             packages.insert(PackageName::new("patch").expect("a valid name"));
         }
-        if let Some(RecipeSource::Download { unpack: Some(kind), .. }) = &self.source {
-            let package = kind.package();
-            packages.extend(package.map(|name| PackageName::new(name).expect("a valid name")));
-        }
+        let package = self.unpacked_inside().and_then(ArchiveKind::package);
+        packages.extend(package.map(|name| PackageName::new(name).expect("a valid name")));
         packages
+    }
+
+    /// The kind of archive that its build unpacks, if there is one. Of a project with a lockfile the
+    /// archive is unpacked before: what it pins must be known by then.
+    pub fn unpacked_inside(&self) -> Option<ArchiveKind> {
+        match &self.source {
+            Some(RecipeSource::Download { unpack, .. })
+                if self.builder == RecipeBuilder::Script =>
+            {
+                *unpack
+            }
+            _ => None,
+        }
+    }
+
+    /// The archive whose lockfile says what to fetch, if there is one.
+    pub fn unpacked_before(&self) -> Option<&BlobDigest> {
+        match &self.source {
+            Some(RecipeSource::Download { sha256, unpack: Some(_), .. })
+                if self.builder != RecipeBuilder::Script =>
+            {
+                Some(sha256)
+            }
+            _ => None,
+        }
     }
 
     /// Whether it is built for a platform.
@@ -173,6 +196,11 @@ impl ArchiveKind {
         ];
         let found = kinds.into_iter().find(|(ends, _)| ends.iter().any(|end| name.ends_with(end)));
         found.map(|(_, kind)| kind)
+    }
+
+    /// Whether this program can unpack it by itself.
+    fn is_read_here(self) -> bool {
+        !matches!(self, Self::Zip | Self::Tar(Some("bzip2")))
     }
 
     /// The Debian package that unpacks it, if that is not Essential.
@@ -342,6 +370,16 @@ pub(super) fn recipe<'a>(
             .help("add script = \"…\", or builder = \"cargo\", \"npm\" or \"python\"")
             .record();
     }
+    let source = table.get("source").and_then(|value| Some((source(&value)?, value)));
+    if let Some((RecipeSource::Download { unpack: Some(kind), .. }, value)) = &source
+        && builder != RecipeBuilder::Script
+        && !kind.is_read_here()
+    {
+        value
+            .problem("a `builder` reads its lockfile in the archive, which it cannot in this one")
+            .help("name the tar, tar.gz, tar.xz or tar.zst of the same source, or its `git`")
+            .record();
+    }
     let mut needs = output_list(table, "recipes");
     let toolchain =
         table.get("toolchain").and_then(|value| Some((value.text_as(RecipeOutput::new)?, value)));
@@ -366,7 +404,7 @@ pub(super) fn recipe<'a>(
     let recipe = Recipe {
         builder,
         toolchain: toolchain.map(|(output, _)| output),
-        source: table.get("source").and_then(|value| source(&value)),
+        source: source.map(|(source, _)| source),
         patches: table.texts_as("patches", LocalPath::new),
         debian,
         recipes: needs.iter().map(|(output, _)| output.clone()).collect(),

@@ -122,11 +122,13 @@ impl Layout {
                         spool.add(entry, content)?;
                     }
                     Form::Unpacked { directory, format, executable } => {
-                        let target = Unpacking { directory, executable, format: *format };
-                        unpack(content, &target, &mut spool, &mut entries).map_err(|source| {
-                            let (title, path) = (placement.title.clone(), directory.clone());
-                            LanguageError::Unpack { title, path, source }
-                        })?;
+                        let target = Unpacking { directory, executable, strips_top: true };
+                        unpack(content, *format, &target, &mut spool, &mut entries).map_err(
+                            |source| {
+                                let (title, path) = (placement.title.clone(), directory.clone());
+                                LanguageError::Unpack { title, path, source }
+                            },
+                        )?;
                     }
                 }
                 Ok(())

@@ -43,7 +43,7 @@ pub use error::{LanguageError, LockfileError};
 pub use fetch::{Fetching, derivation, fetch_all, fetched, missing};
 pub use integrity::{Algorithm, Integrity, IntegrityError};
 pub use layout::{Form, Layout, Placement};
-pub use unpack::{Format, UnpackError};
+pub use unpack::{Format, UnpackError, unpack_source};
 
 use crate::spec::{Platform, RecipeBuilder};
 

@@ -11,6 +11,8 @@ use drystone_store::tree::{
 };
 use flate2::read::MultiGzDecoder;
 
+use crate::source::debian::xz::xz;
+
 /// The largest content of one archive, in bytes.
 const MOST_BYTES: u64 = 4 << 30;
 /// The most entries of all archives of one build.
@@ -77,18 +79,79 @@ pub enum UnpackError {
 pub(super) struct Unpacking<'a> {
     pub directory: &'a TreePath,
     pub executable: &'a BTreeSet<String>,
-    pub format: Format,
+    /// Whether paths begin with a folder that does not matter.
+    pub strips_top: bool,
 }
 
 /// Unpacks an archive into a directory of a tree. `entries` counts over several archives.
 pub(super) fn unpack(
     archive: &mut dyn Read,
+    format: Format,
     target: &Unpacking<'_>,
     spool: &mut TreeSpool,
     entries: &mut u64,
 ) -> Result<(), UnpackError> {
-    let Format::TarGzip = target.format;
-    let limited = Limited { inner: MultiGzDecoder::new(archive), left: MOST_BYTES };
+    let Format::TarGzip = format;
+    unpack_tar(&mut MultiGzDecoder::new(archive), target, spool, entries)
+}
+
+/// Unpacks a tar, compressed or not, into a directory of a tree: with a single folder at its top it
+/// is what that folder holds. `open` opens it, twice.
+pub fn unpack_source<R: Read + 'static>(
+    open: &dyn Fn() -> io::Result<R>,
+    directory: &TreePath,
+    spool: &mut TreeSpool,
+) -> Result<(), UnpackError> {
+    let strips_top = has_one_top(&mut decompressed(open()?)?)?;
+    let target = Unpacking { directory, executable: &BTreeSet::new(), strips_top };
+    unpack_tar(&mut decompressed(open()?)?, &target, spool, &mut 0)
+}
+
+/// The tar in an archive; how it is compressed is told by its first bytes.
+fn decompressed<R: Read + 'static>(mut archive: R) -> io::Result<Box<dyn Read>> {
+    let mut begin = Vec::new();
+    archive.by_ref().take(6).read_to_end(&mut begin)?;
+    let kind: [u8; 6] = begin.as_slice().try_into().unwrap_or_default();
+    let packed = io::Cursor::new(begin).chain(archive);
+    Ok(match kind {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(packed)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz(packed)?),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(packed)?),
+        _ => Box::new(packed),
+    })
+}
+
+/// Whether all that an archive holds is below one folder.
+fn has_one_top(archive: &mut dyn Read) -> Result<bool, UnpackError> {
+    let mut archive = tar::Archive::new(Limited { inner: archive, left: MOST_BYTES });
+    let mut tops = BTreeSet::new();
+    for (number, entry) in (0_u64..).zip(archive.entries()?) {
+        let entry = entry.map_err(too_much)?;
+        if number >= MOST_ENTRIES {
+            return Err(UnpackError::TooMuch { limit: MOST_ENTRIES, unit: "entries" });
+        }
+        let kind = entry.header().entry_type();
+        let path = text(entry.path_bytes().into_owned())?;
+        if kind.is_pax_global_extensions() {
+            continue;
+        }
+        let Some(path) = inside(&path, false)? else { continue };
+        match path.split_once('/') {
+            Some((top, _)) => drop(tops.insert(top.to_owned())),
+            None if kind.is_dir() => drop(tops.insert(path)),
+            None => return Ok(false),
+        }
+    }
+    Ok(tops.len() == 1)
+}
+
+fn unpack_tar(
+    archive: &mut dyn Read,
+    target: &Unpacking<'_>,
+    spool: &mut TreeSpool,
+    entries: &mut u64,
+) -> Result<(), UnpackError> {
+    let limited = Limited { inner: archive, left: MOST_BYTES };
     let mut archive = tar::Archive::new(limited);
     for entry in archive.entries()? {
         let mut entry = entry.map_err(too_much)?;
@@ -111,7 +174,7 @@ fn take<R: Read>(
         return Ok(());
     }
     let written = text(entry.path_bytes().into_owned())?;
-    let Some(inner) = below_top(&written)? else { return Ok(()) };
+    let Some(inner) = inside(&written, target.strips_top)? else { return Ok(()) };
     let path = place(target, &inner, &written)?;
     if kind.is_dir() {
         spool.add_empty(Entry::directory(path))?;
@@ -130,7 +193,7 @@ fn take<R: Read>(
         spool.replace(Entry::symlink(path, link), &mut io::empty())?;
     } else if kind.is_hard_link() {
         let link = text(entry.link_name_bytes().unwrap_or_default().into_owned())?;
-        let first = below_top(&link)?
+        let first = inside(&link, target.strips_top)?
             .ok_or_else(|| UnpackError::Path { path: link.clone(), source: None })?;
         let first = place(target, &first, &link)?;
         let mode = spool.entry(&first).map_or(0o644, |entry| entry.mode);
@@ -150,15 +213,17 @@ fn text(bytes: Vec<u8>) -> Result<String, UnpackError> {
     })
 }
 
-/// A path of the archive without its first part; `None` for the folder itself.
-fn below_top(path: &str) -> Result<Option<String>, UnpackError> {
+/// A path of the archive, without its first part if that is stripped; `None` for the folder itself.
+fn inside(path: &str, strips_top: bool) -> Result<Option<String>, UnpackError> {
     let refused = || UnpackError::Path { path: path.to_owned(), source: None };
     if path.starts_with('/') {
         return Err(refused());
     }
     let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".").peekable();
     let mut inner = Vec::new();
-    let _top = parts.next();
+    if strips_top && parts.next() == Some("..") {
+        return Err(refused());
+    }
     for part in parts.by_ref() {
         if part == ".." || part.starts_with(DELETION_PREFIX) {
             return Err(refused());
@@ -242,9 +307,9 @@ mod tests {
     use flate2::write::GzEncoder;
     use tar::EntryType;
 
-    /// Unpacks entries of (path, kind, link or content); the paths that came of it.
-    fn unpacked(entries: &[(&str, EntryType, &str)]) -> Result<Vec<String>, UnpackError> {
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    /// A tar of entries of (path, kind, link or content).
+    fn tar(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
         for (path, kind, text) in entries {
             let mut header = tar::Header::new_ustar();
             header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
@@ -258,15 +323,58 @@ mod tests {
             header.set_cksum();
             tar.append(&header, content.as_bytes()).unwrap();
         }
-        let archive = tar.into_inner().unwrap().finish().unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        io::Write::write_all(&mut packed, bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    fn shown(spool: &TreeSpool) -> Vec<String> {
+        spool.entries().map(|entry| format!("{} {:o}", entry.path, entry.mode)).collect()
+    }
+
+    /// Unpacks an archive of such entries; the paths that came of it.
+    fn unpacked(entries: &[(&str, EntryType, &str)]) -> Result<Vec<String>, UnpackError> {
+        let archive = gzip(&tar(entries));
         let mut spool = TreeSpool::new(&std::env::temp_dir());
         let directory = TreePath::new("d").unwrap();
         let executable = BTreeSet::from(["run".to_owned()]);
-        let target =
-            Unpacking { directory: &directory, executable: &executable, format: Format::TarGzip };
-        unpack(&mut archive.as_slice(), &target, &mut spool, &mut 0)?;
-        let shown = |entry: &Entry| format!("{} {:o}", entry.path, entry.mode);
-        Ok(spool.entries().map(shown).collect())
+        let target = Unpacking { directory: &directory, executable: &executable, strips_top: true };
+        unpack(&mut archive.as_slice(), Format::TarGzip, &target, &mut spool, &mut 0)?;
+        Ok(shown(&spool))
+    }
+
+    #[test]
+    fn a_source_is_read_however_it_is_packed() {
+        let source = |archive: Vec<u8>| {
+            let mut spool = TreeSpool::new(&std::env::temp_dir());
+            let directory = TreePath::new("s").unwrap();
+            let open = || Ok(io::Cursor::new(archive.clone()));
+            unpack_source(&open, &directory, &mut spool).map(|()| shown(&spool))
+        };
+        let one_top = tar(&[
+            ("top/", EntryType::Directory, ""),
+            ("top/Cargo.lock", EntryType::Regular, "x"),
+            ("top/src/a", EntryType::Regular, "x"),
+        ]);
+        let xz = {
+            let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            io::Write::write_all(&mut packed, &one_top).unwrap();
+            packed.finish().unwrap()
+        };
+        let zstd = zstd::encode_all(one_top.as_slice(), 1).unwrap();
+        for archive in [one_top.clone(), gzip(&one_top), xz, zstd] {
+            assert_eq!(source(archive).unwrap(), ["s/Cargo.lock 644", "s/src/a 644"]);
+        }
+        let flat =
+            tar(&[("./src/a", EntryType::Regular, "x"), ("./Cargo.lock", EntryType::Regular, "x")]);
+        assert_eq!(source(flat).unwrap(), ["s/Cargo.lock 644", "s/src/a 644"]);
+        assert!(source(tar(&[("../x", EntryType::Regular, "x")])).is_err());
+        assert!(source(gzip(&one_top)[..40].to_vec()).is_err());
+        assert!(source(b"neither tar nor anything that is packed".to_vec()).is_err());
     }
 
     #[test]
@@ -307,8 +415,7 @@ mod tests {
         let mut spool = TreeSpool::new(&std::env::temp_dir());
         let directory = TreePath::new("d").unwrap();
         let executable = BTreeSet::new();
-        let target =
-            Unpacking { directory: &directory, executable: &executable, format: Format::TarGzip };
-        assert!(unpack(&mut noise, &target, &mut spool, &mut 0).is_err());
+        let target = Unpacking { directory: &directory, executable: &executable, strips_top: true };
+        assert!(unpack(&mut noise, Format::TarGzip, &target, &mut spool, &mut 0).is_err());
     }
 }
