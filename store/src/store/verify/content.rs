@@ -1,7 +1,7 @@
 //! Blobs against their names, and layers against their trees: one pass over each file.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::Digest as _;
@@ -95,22 +95,37 @@ impl Read for BlobReader<'_> {
     }
 }
 
+/// How much is hashed at once, in bytes: BLAKE3 is several times as fast where it has many of its
+/// chunks of 1 KiB before it.
+const AT_ONCE: usize = 128 << 10;
+
 /// Reads a canonical tar to its end.
 fn examine(stream: impl Read) -> Result<Examined, ReadError> {
-    let mut reader = TreeReader::new(Hashing::new(stream));
+    let mut reader = TreeReader::new(BufReader::with_capacity(AT_ONCE, Hashing::new(stream)));
     let mut listing = Listing::default();
+    let mut buffer = vec![0; AT_ONCE];
     while let Some(entry) = reader.next_entry()? {
         let hash = match entry.kind {
             Kind::File { .. } => {
                 let mut hasher = blake3::Hasher::new();
-                io::copy(&mut reader.content(), &mut hasher)?;
+                let mut content = reader.content();
+                loop {
+                    match content.read(&mut buffer) {
+                        Ok(0) => break,
+                        Ok(count) => {
+                            hasher.update(&buffer[..count]);
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 Some(FileHash::from_bytes(*hasher.finalize().as_bytes()))
             }
             _ => None,
         };
         listing.push(entry, hash);
     }
-    let hashing = reader.finish()?;
+    let hashing = reader.finish()?.into_inner();
     Ok(Examined {
         hash: TreeHash::from_bytes(*hashing.blake3.finalize().as_bytes()),
         diff_id: DiffId::from_bytes(hashing.sha256.finalize().into()),
