@@ -378,6 +378,11 @@ fn what_notes_the_time_of_its_making_notes_the_same_one_each_time() {
         ..PLAIN
     };
     let Some(hostile) = Hostile::new(&deb) else { return };
+    let first = hostile.world.try_build(&hostile.project, &["--progress", "plain"]);
+    if String::from_utf8_lossy(&first.stderr).contains("does not let the sandbox trace commands") {
+        skip("this host forbids tracing");
+        return;
+    }
     let root = hostile.world.build(&hostile.project, &[]).root();
     assert_eq!(root.at("etc/made-at").bytes, b"315532800.000000000\n");
 }
