@@ -94,7 +94,12 @@ impl<'a> Checkouts<'a> {
     pub fn permit(&self, what: &str, id: DerivationId) -> Result<(), CheckoutError> {
         let Some(missing) = &self.missing else { return Ok(()) };
         let what = what.to_owned();
-        missing.lock().unwrap_or_else(PoisonError::into_inner).push((what.clone(), id));
+        let mut list = missing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is refused may ask again.
+        if list.iter().all(|(_, known)| *known != id) {
+            list.push((what.clone(), id));
+        }
+        drop(list);
         Err(CheckoutError::Forbidden { what, id })
     }
 
@@ -186,5 +191,25 @@ impl<'a> Checkouts<'a> {
             Err(_) if path.exists() => Ok(session.remove(&destination)?),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_twice_is_listed_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let checkouts = Checkouts::new(&store).forbidding(true);
+        let ids: Vec<DerivationId> = ["one", "two"]
+            .map(|name| drystone_store::derivation::Derivation::new(name, 1).id())
+            .into();
+        for id in [ids[0], ids[1], ids[0]] {
+            assert!(matches!(checkouts.permit("x", id), Err(CheckoutError::Forbidden { .. })));
+        }
+        let listed: Vec<DerivationId> = checkouts.missing().into_iter().map(|(_, id)| id).collect();
+        assert_eq!(listed, ids);
     }
 }
