@@ -25,6 +25,7 @@ const KIND: &str = "unchanged-build";
 const SYSTEM_CONFIG: &str = "/etc/drystone/config.toml";
 /// The version of records; others are ignored.
 const FORMAT: u32 = 1;
+
 /// All that decides a build's result beside the content of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Question {

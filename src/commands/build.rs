@@ -276,6 +276,11 @@ struct Done {
 }
 
 impl Work<'_> {
+    /// The lock of the file, complete.
+    fn complete_file(&self) -> Result<Lock, Failure> {
+        self.complete(Lock::read(&self.image.lock_path)?)
+    }
+
     /// The lock, complete; `lock` is what its file holds.
     fn complete(&self, lock: Option<Lock>) -> Result<Lock, Failure> {
         self.locking.complete(&self.runtime, self.image, &self.platforms, lock, true)
@@ -516,7 +521,7 @@ impl Work<'_> {
 
     fn make_again(&self, arguments: &BuildArguments) -> Result<(), Failure> {
         let targets = Targets::new(arguments, self.image)?;
-        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
+        let lock = self.complete_file()?;
         self.until_nothing_is_lost(|| {
             let (built, _) = self.build(arguments, &targets, lock.clone())?;
             self.keep(&built, targets.archive.as_deref())
@@ -561,7 +566,7 @@ impl Work<'_> {
 
     /// Builds one recipe, and says where its outputs are in the store.
     fn recipe(&self, arguments: &BuildArguments, name: &str) -> Result<(), Failure> {
-        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
+        let lock = self.complete_file()?;
         let options = self.recipe_options(arguments, None);
         let built =
             self.with_builder(&lock, |builder, request| builder.build_recipes(request, &options))?;
@@ -592,7 +597,7 @@ impl Work<'_> {
         if arguments.command.is_none() {
             by_hand::check_terminal()?;
         }
-        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
+        let lock = self.complete_file()?;
         let options = self.recipe_options(build, None);
         let kept = arguments.kept.as_deref().map(absolute).transpose()?;
         let run = |wanted: Wanted<'_>| {

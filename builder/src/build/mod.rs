@@ -388,7 +388,8 @@ impl Builder<'_> {
         );
         wanted.sort();
         wanted.dedup();
-        let mut imported = self.import_others(&wanted, known)?;
+        let mut imported = BTreeMap::new();
+        self.import_into(&mut imported, &wanted, known)?;
         let packages = self.load(&imported, &locked.packages)?;
         let needs = surely_configured || configure::is_needed(&packages);
         let base_passwd = imported
@@ -406,8 +407,7 @@ impl Builder<'_> {
         if needs {
             self.check_host(platform, &work.packages)?;
             let all: Vec<PackageKey> = locked.all().cloned().collect();
-            imported.extend(known.clone());
-            imported = self.import_others(&all, &imported)?;
+            self.import_into(&mut imported, &all, known)?;
             work.imported.clone_from(&imported);
             let ahead = Ahead::new(self, request, locked, &work)?;
             ahead.during(|| {
@@ -423,23 +423,27 @@ impl Builder<'_> {
         Ok(work)
     }
 
-    /// Packages by their keys: those that are known, and the others imported.
-    fn import_others(
+    /// Adds packages: those that are known, and the others imported.
+    fn import_into(
         &self,
+        imported: &mut BTreeMap<PackageKey, ImportedDeb>,
         wanted: &[PackageKey],
         known: &BTreeMap<PackageKey, ImportedDeb>,
-    ) -> Result<BTreeMap<PackageKey, ImportedDeb>, BuildError> {
-        let (here, others): (Vec<PackageKey>, Vec<PackageKey>) =
-            wanted.iter().cloned().partition(|key| known.contains_key(key));
-        let mut imported = match others.is_empty() {
-            true => BTreeMap::new(),
-            false => (self.import)(&others)?,
-        };
-        imported.extend(here.into_iter().map(|key| {
-            let deb = known[&key].clone();
-            (key, deb)
-        }));
-        Ok(imported)
+    ) -> Result<(), BuildError> {
+        let mut missing = Vec::new();
+        for key in wanted {
+            if imported.contains_key(key) {
+                continue;
+            }
+            match known.get(key) {
+                Some(deb) => drop(imported.insert(key.clone(), deb.clone())),
+                None => missing.push(key.clone()),
+            }
+        }
+        if !missing.is_empty() {
+            imported.extend((self.import)(&missing)?);
+        }
+        Ok(())
     }
 
     /// What configuration works with.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use drystone_builder::check::{Cause, Checker, Kind, Report, describe, lay_out};
-use drystone_builder::lock::Lock;
 use serde_json::{Value, json};
 
 use super::Work;
@@ -44,7 +43,7 @@ impl Work<'_> {
         build: &BuildArguments,
         arguments: &CheckArguments,
     ) -> Result<Vec<Report>, Failure> {
-        let lock = self.complete(Lock::read(&self.image.lock_path)?)?;
+        let lock = self.complete_file()?;
         let options = self.recipe_options(build, None);
         let display = &self.wiring.display;
         let kinds = kinds(arguments);
