@@ -1,10 +1,13 @@
-"""Binary caches: looking realisations up beside a plain client, and filling an empty store beside curl."""
+"""Binary caches: looking realisations up beside a plain client, filling an empty store beside curl, and
+fetching a large tree beside `nix copy`."""
 
 import os
+import random
+import shutil
 import subprocess
 from pathlib import Path
 
-from peers import DockerRegistry, measure
+from peers import DockerRegistry, FileServer, measure
 
 SITE = """name = "cached"
 [debian]
@@ -36,9 +39,75 @@ def measure_filling(bench) -> None:
         bench.row("filling a store with the nginx image", bench.median(ours), "curl, the same bytes", bench.median(theirs))
 
 
-def shared(bench, name: str, image: str, registry: str) -> tuple[Path, str]:
-    """Builds an image and shares it; its folder, and the key to trust."""
+TREE = """name = "tree"
+[debian]
+suite = "bookworm"
+[recipe.tree]
+source = "public/"
+script = "mkdir -p $out/srv && cp -r . $out/srv/tree"
+[image]
+recipes = ["tree"]
+compression = "zstd"
+"""
+
+
+def measure_tree(bench) -> None:
+    """A tree of 10,000 files and 202 MB fetched from a cache over HTTP, beside `nix copy` with zstd: both
+    have it in their store then, verified."""
+    if not shutil.which("nix"):
+        print("skipped: nix is not installed")
+        return
+    with DockerRegistry(bench.folder, 2002) as registry, FileServer(bench.folder / "nix-cache") as files:
+        project, trust = shared(bench, "tree", TREE, registry, write_tree)
+        path = share_with_nix(bench, project / "public")
+        ours, theirs = [], []
+        for number in range(bench.rounds):
+            ours.append(pull(bench, project, f"store-tree-{number}", registry, "tree", trust))
+            theirs.append(nix(bench, f"http://{files}", store_of_nix(bench, number), path))
+        bench.row("fetching 202 MB in 10,000 files", bench.median(ours), "nix copy, zstd", bench.median(theirs))
+
+
+def write_tree(folder: Path) -> None:
+    """Text that compresses to about half, the same each time."""
+    noise = random.Random(1)
+    for directory in range(100):
+        (folder / f"{directory:02}").mkdir()
+        for file in range(100):
+            (folder / f"{directory:02}/{file:02}.txt").write_text(noise.randbytes(10_100).hex())
+
+
+def share_with_nix(bench, tree: Path) -> str:
+    """Puts a tree into Nix's store and from there into a binary cache; its store path."""
+    source = store_of_nix(bench, "source")
+    command = ["nix", *NIX, "store", "add-path", "--store", source, tree]
+    added = subprocess.run(command, env=nix_environment(bench), check=True, stdout=subprocess.PIPE, text=True)
+    path = added.stdout.strip()
+    cache = f"file://{bench.folder}/nix-cache?compression=zstd"
+    nix(bench, source, cache, path)
+    return path
+
+
+NIX = ["--extra-experimental-features", "nix-command"]
+
+
+def nix(bench, source: str, target: str, path: str) -> float:
+    command = ["nix", *NIX, "copy", "--no-check-sigs", "--from", source, "--to", target, path]
+    return measure(command, nix_environment(bench))[0]
+
+
+def store_of_nix(bench, name: object) -> str:
+    return f"local?root={bench.folder}/nix-{name}"
+
+
+def nix_environment(bench) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(bench.folder)}
+
+
+def shared(bench, name: str, image: str, registry: str, fill=None) -> tuple[Path, str]:
+    """Builds an image and shares it; its folder, and the key to trust. `fill` writes more files."""
     project = bench.project(name, image)
+    if fill:
+        fill(project / "public")
     key = bench.folder / f"{name}.key"
     store = f"store-{name}-shared"
     trust = bench.drystone(store, "key", "generate", "bench", "--output", str(key)).stdout.strip()

@@ -1,10 +1,13 @@
 """Container engines, a registry and measuring, for the benchmarks beside this file."""
 
+import functools
+import http.server
 import os
 import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,6 +111,30 @@ class DockerRegistry:
     def __exit__(self, *_) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class FileServer:
+    """A folder over HTTP on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        handler = functools.partial(QuietHandler, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *_) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_) -> None:
+        pass
 
 
 def measure(command: list, environment: dict) -> tuple[float, int]:

@@ -229,29 +229,45 @@ const EMPTY: Deb<'_> = Deb { name: "empty", version: "1", fields: "", files: &[]
 
 #[test]
 fn statoverrides_hold() {
-    let files = &[("usr/bin/one", "#!/bin/sh\n"), ("usr/bin/two", "#!/bin/sh\n")];
-    let Some(own) = Own::new(&[Deb {
-        name: "overridden",
-        files,
-        control: &[
-            // Before unpacking: the file gets them as it comes. After: at once, with --update.
-            (
-                "preinst",
-                "#!/bin/sh\nset -e\ndpkg-statoverride --force-all --add root games 2711 /usr/bin/one\n",
-            ),
-            (
-                "postinst",
-                "#!/bin/sh\nset -e\ndpkg-statoverride --update --add daemon daemon 4750 /usr/bin/two\n",
-            ),
-        ],
-        ..EMPTY
-    }]) else {
+    let file = "#!/bin/sh\n";
+    let Some(own) = Own::new(&[
+        Deb {
+            name: "overriding",
+            files: &[("usr/bin/own", file), ("usr/bin/two", file)],
+            control: &[
+                // dpkg reads the overrides once, before it unpacks: this comes too late for both.
+                (
+                    "preinst",
+                    "#!/bin/sh\nset -e\ndpkg-statoverride --force-all --add root games 2711 /usr/bin/own\n",
+                ),
+                // With --update at once; without only for what is unpacked by another dpkg.
+                (
+                    "postinst",
+                    "#!/bin/sh\nset -e\n\
+                     dpkg-statoverride --update --add daemon daemon 4750 /usr/bin/two\n\
+                     dpkg-statoverride --add root games 2711 /usr/bin/later\n",
+                ),
+            ],
+            ..EMPTY
+        },
+        Deb {
+            name: "later",
+            files: &[("usr/bin/later", file)],
+            fields: "Pre-Depends: overriding\n",
+            control: &[("preinst", "#!/bin/sh\n")],
+            ..EMPTY
+        },
+    ]) else {
         return;
     };
-    let root = own.build(&["overridden"]);
-    let (one, two) = (root.at("usr/bin/one"), root.at("usr/bin/two"));
-    assert_eq!((one.uid, one.gid, one.mode), (0, 60, 0o2711));
-    assert_eq!((two.uid, two.gid, two.mode), (1, 1, 0o4750));
+    let root = own.build(&["later"]);
+    let attributes = |path: &str| {
+        let node = root.at(path);
+        (node.uid, node.gid, node.mode)
+    };
+    assert_eq!(attributes("usr/bin/own"), (0, 0, 0o755));
+    assert_eq!(attributes("usr/bin/two"), (1, 1, 0o4750));
+    assert_eq!(attributes("usr/bin/later"), (0, 60, 0o2711));
 }
 
 #[test]

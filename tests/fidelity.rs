@@ -216,10 +216,9 @@ macro_rules! noting {
         concat!(
             "#!/bin/sh\nset -e\n",
             "echo $DPKG_MAINTSCRIPT_PACKAGE $DPKG_MAINTSCRIPT_NAME \"$@\" >>/var/lib/odd-log\n",
-            // As apache2's helper asks whether apache2 is configured. One that a trigger waits for
-            // is as good as configured to it, and is called so here.
+            // As apache2's helper asks whether apache2 is configured.
             "dpkg-query --show --showformat '${Package} ${Status}\\n' adduser 'odd-*' 2>/dev/null",
-            " | grep -v odd-watch | grep -e ' installed$' -e ' half-configured$' >>/var/lib/odd-log || true\n",
+            " | grep -e ' installed$' -e ' half-configured$' -e ' triggers-' >>/var/lib/odd-log || true\n",
             $script
         )
     };
@@ -337,6 +336,73 @@ const ODD: &[Deb<'_>] = &[
             ("triggers", "activate-noawait odd-event\n"),
             ("postinst", noting!("dpkg-trigger --no-await odd-event\n")),
         ],
+        ..NOTHING
+    },
+    // Who activates it waits, and so do those that depend on it.
+    Deb {
+        name: "odd-wait",
+        control: &[
+            ("triggers", "interest odd-wait\ninterest-await odd-wait-2\n"),
+            (
+                "postinst",
+                noting!("if [ $1 = configure ]; then dpkg-trigger --no-await odd-wait; fi\n"),
+            ),
+        ],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-wait-a",
+        fields: "Depends: odd-wait\n",
+        control: &[("triggers", "activate odd-wait\n"), ("postinst", noting!(""))],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-wait-b",
+        fields: "Depends: odd-wait-a\n",
+        control: &[("postinst", noting!("dpkg-trigger odd-wait-2\n"))],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-wait-c",
+        fields: "Depends: odd-wait-b, odd-wait\n",
+        control: &[("postinst", noting!(""))],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-wait-d",
+        fields: "Depends: odd-wait\n",
+        control: &[("triggers", "activate-noawait odd-wait-2\n"), ("postinst", noting!(""))],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-wait-e",
+        fields: "Depends: odd-wait-d\n",
+        control: &[("postinst", noting!(""))],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-mode",
+        files: &[("usr/share/odd-mode/own", "own\n")],
+        control: &[
+            (
+                "preinst",
+                noting!("dpkg-statoverride --add root mail 640 /usr/share/odd-mode/own 2>&1\n"),
+            ),
+            (
+                "postinst",
+                noting!(
+                    "dpkg-statoverride --add root mail 640 /usr/share/odd-mode/later\n\
+                     dpkg-statoverride --add root mail 2750 /usr/share/odd-mode-later\n"
+                ),
+            ),
+        ],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-mode-later",
+        fields: "Pre-Depends: odd-mode\n",
+        files: &[("usr/share/odd-mode/later", "later\n"), ("usr/share/odd-mode-later/x", "x\n")],
+        control: &[("preinst", noting!("")), ("postinst", noting!(""))],
         ..NOTHING
     },
     Deb {

@@ -260,6 +260,10 @@ fn certificates_of_ones_own_are_trusted_when_named() {
     let mut command = place.command(&["push", "--verify", &reference]);
     let output = command.env("SSL_CERT_FILE", &certificate).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Over TLS all requests share connections of HTTP/2.
+    let log = registry.access_log();
+    assert!(log.contains("HTTP/2.0\" 201"), "{log}");
+    assert!(!log.contains("HTTP/1"), "{log}");
     expect_failure(&place.run(&["push", &reference]), 6, &["certificate"]);
 }
 

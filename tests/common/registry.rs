@@ -12,7 +12,7 @@ use super::can_run;
 pub struct Registry {
     child: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// `ann` with the password `hunter2`, as htpasswd writes it.
@@ -50,7 +50,7 @@ impl Registry {
             format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
         });
         let configuration = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+            "version: 0.1\nlog: {{level: error}}\n\
              storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
              http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n{auth}",
             data.display()
@@ -60,11 +60,11 @@ impl Registry {
         let child = Command::new("docker-registry")
             .arg("serve")
             .arg(&path)
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(folder.path().join("access")).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut registry = Self { child, port, _folder: folder };
+        let mut registry = Self { child, port, folder };
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(registry.child.try_wait().unwrap().is_none(), "docker-registry has ended");
@@ -77,6 +77,11 @@ impl Registry {
     /// Host and port.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its log of requests, a line each.
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access")).unwrap()
     }
 
     /// A reference in it.

@@ -10,14 +10,14 @@ use drystone_store::tree::{TreePath, TreeSpool};
 
 use super::BuildError;
 use crate::configure::{self, Package};
-use crate::stack::PathRules;
+use crate::stack::Diversion;
 
 /// Adds what corrects the stacked trees of `packages` to `spool`; whether there is anything to
 /// correct. Configuration stands above packages, so what it changed is not corrected back.
 pub fn add(
     store: &Store,
     packages: &[Package],
-    rules: &PathRules,
+    diversions: &[Diversion],
     configured: &[Output],
     spool: &mut TreeSpool,
 ) -> Result<bool, BuildError> {
@@ -26,7 +26,8 @@ pub fn add(
     let listings = super::listings(store, &data)?;
     let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
     let compression = Compression::Store1;
-    let found = configure::add_corrections(store, compression, &packages, &listings, rules, 0)?;
+    let found =
+        configure::add_corrections(store, compression, &packages, &listings, diversions, 0)?;
     let Some(found) = found else { return Ok(false) };
     let mut changed: BTreeSet<TreePath> = BTreeSet::new();
     for output in configured {

@@ -80,7 +80,7 @@ use crate::sandbox::emulation;
 use crate::source::debian::deb::ImportedDeb;
 use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Platform};
-use crate::stack::PathRules;
+use crate::stack::Diversion;
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;
@@ -178,7 +178,7 @@ pub struct PlatformWork {
     /// The account files that configuration left, with the Essential set.
     accounts: Option<AccountTexts>,
     base_passwd: Option<Output>,
-    rules: PathRules,
+    diversions: Vec<Diversion>,
     imported: BTreeMap<PackageKey, ImportedDeb>,
     base: Option<BaseWork>,
 }
@@ -194,7 +194,7 @@ impl PlatformWork {
             stages: Vec::new(),
             accounts: None,
             base_passwd: None,
-            rules: PathRules::default(),
+            diversions: Vec::new(),
             imported: BTreeMap::new(),
             base: None,
         }
@@ -542,8 +542,7 @@ impl Builder<'_> {
             SystemTexts::read(self.store, &first.out)?,
         ];
         let texts = SystemTexts::stacked(texts);
-        work.rules.diversions = texts.diversions(work);
-        work.rules.overrides = texts.overrides();
+        work.diversions = texts.diversions(work);
         if work.is_essential {
             work.accounts = Some(texts.accounts());
             work.configured = vec![first.out.clone(), second.out.clone()];

@@ -19,7 +19,6 @@ use crate::lock::{LockedPlatform, PackageKey};
 use crate::recipe::plain;
 use crate::source::debian::deb::ImportedDeb;
 use crate::spec::Platform;
-use crate::stack::PathRules;
 
 /// The kind of the store's facts that remember roots.
 const FACT: &str = "recipe-root";
@@ -121,9 +120,9 @@ impl Builder<'_> {
         let outs: Vec<Output> = stages.iter().rev().map(|stage| stage.out.clone()).collect();
         let texts = outs.iter().map(|out| SystemTexts::read(self.store, out));
         let texts = SystemTexts::stacked(texts.collect::<Result<Vec<_>, _>>()?);
-        let rules = PathRules { diversions: texts.all_diversions(), overrides: Vec::new() };
+        let diversions = texts.all_diversions();
         let mut spool = self.store.spool();
-        if !corrections::add(self.store, &last.packages, &rules, &outs, &mut spool)? {
+        if !corrections::add(self.store, &last.packages, &diversions, &outs, &mut spool)? {
             return Ok(None);
         }
         Ok(Some(self.store.add_tree("corrections", Compression::Store1, &mut spool)?))

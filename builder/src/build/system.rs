@@ -21,7 +21,7 @@ use crate::finish::root_view::RootView;
 use crate::finish::shebang;
 use crate::finish::status::{PackageState, scanner_files};
 use crate::spec;
-use crate::stack::PathRules;
+use crate::stack::Diversion;
 
 /// Version of the `finish` builder: rises whenever its output can change.
 const VERSION: u32 = 3;
@@ -140,7 +140,7 @@ impl System<'_> {
             .with_arg("controls", controls)
             .with_arg("essential", work.is_essential)
             .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow])
-            .with_arg("rules", rule_texts(&work.rules));
+            .with_arg("diversions", diversion_texts(&work.diversions));
         derivation.platform = Some(format!("linux/{}", self.architecture));
         Ok(derivation)
     }
@@ -234,7 +234,13 @@ impl System<'_> {
             work.stack().into_iter().chain(self.above.iter().copied()).collect();
         let view = StackView::new(self.store, trees, wanted)?;
         let mut spool = self.store.spool();
-        corrections::add(self.store, &work.packages, &work.rules, &work.configured, &mut spool)?;
+        corrections::add(
+            self.store,
+            &work.packages,
+            &work.diversions,
+            &work.configured,
+            &mut spool,
+        )?;
         if !work.is_essential || self.asks_for_accounts() {
             for file in self.accounts()?.to_files() {
                 let mut entry = Entry::file(file.path, file.mode, file.content.len() as u64);
@@ -308,16 +314,13 @@ fn empty_run(view: &StackView<'_>, spool: &mut TreeSpool) -> Result<(), BuildErr
     Ok(())
 }
 
-/// The rules as part of the identity: without the Essential set they come from trees that are no inputs.
-fn rule_texts(rules: &PathRules) -> Vec<String> {
-    let diversions = rules.diversions.iter().map(|rule| {
+/// Diversions as part of the identity: without the Essential set they come from trees that are no
+/// inputs.
+fn diversion_texts(diversions: &[Diversion]) -> Vec<String> {
+    let text = |rule: &Diversion| {
         format!("divert {} {} {}", rule.package.as_deref().unwrap_or(":"), rule.from, rule.to)
-    });
-    let overrides = rules
-        .overrides
-        .iter()
-        .map(|rule| format!("override {}:{} {:o} {}", rule.uid, rule.gid, rule.mode, rule.path));
-    diversions.chain(overrides).collect()
+    };
+    diversions.iter().map(text).collect()
 }
 
 /// A view in which `/etc/ld.so.conf` stands even when no package brings it.

@@ -1,4 +1,4 @@
-//! The texts of a configured root that the image's own steps read: accounts, diversions, overrides.
+//! The texts of a configured root that the image's own steps read: accounts and diversions.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,10 @@ use drystone_store::store::Store;
 
 use super::{BuildError, PlatformWork};
 use crate::finish::accounts::AccountTexts;
-use crate::stack::{Diversion, StatOverride, parse_diversions, parse_statoverrides};
+use crate::stack::{Diversion, parse_diversions};
 
 const DIVERSIONS: &str = "var/lib/dpkg/diversions";
-const OVERRIDES: &str = "var/lib/dpkg/statoverride";
-const PATHS: [&str; 6] =
-    [DIVERSIONS, OVERRIDES, "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
+const PATHS: [&str; 5] = [DIVERSIONS, "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
 
 /// Texts by path. A path that is not in the root is not here.
 pub struct SystemTexts(BTreeMap<String, String>);
@@ -70,17 +68,6 @@ impl SystemTexts {
                 || rule.package.as_deref().is_none_or(|package| names.contains(package))
         });
         diversions
-    }
-
-    /// Modes and owners that scripts set for paths, whether these existed yet or not. A path that
-    /// no package of the image has is left alone where they are applied.
-    pub fn overrides(&self) -> Vec<StatOverride> {
-        let id_of = |name: &str, is_group: bool| {
-            let text = self.text(if is_group { "etc/group" } else { "etc/passwd" });
-            let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-            line.split(':').nth(2)?.parse().ok()
-        };
-        parse_statoverrides(self.text(OVERRIDES), &id_of).unwrap_or_default()
     }
 
     /// The account files.

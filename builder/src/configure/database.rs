@@ -16,7 +16,7 @@ const NOT_KEPT: [&str; 3] = ["control", "list", "conffiles.md5"];
 
 /// The status file of packages in their states, sorted as dpkg sorts it.
 pub fn status<'p>(
-    packages: impl IntoIterator<Item = (&'p Package, &'p str)>,
+    packages: impl IntoIterator<Item = (&'p Package, PackageState)>,
 ) -> Result<String, StatusError> {
     let mut sorted: Vec<_> = packages.into_iter().collect();
     sorted.sort_by_key(|(package, _)| (&package.name, &package.architecture));
@@ -28,11 +28,9 @@ pub fn status<'p>(
     Ok(text)
 }
 
-/// What the status file says of a package in a state.
-pub fn paragraph(package: &Package, state: &str) -> Result<String, StatusError> {
-    let status = format!("install ok {state}");
-    let conffiles = package.conffiles();
-    let state = PackageState { status, conffiles, ..PackageState::default() };
+/// What the status file says of a package in a state, whose configuration files are filled in.
+pub fn paragraph(package: &Package, state: PackageState) -> Result<String, StatusError> {
+    let state = PackageState { conffiles: package.conffiles(), ..state };
     status_paragraph(&package.control_text(), &state)
 }
 

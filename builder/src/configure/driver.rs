@@ -1,26 +1,28 @@
 //! Running maintainer scripts in dpkg's order (Debian policy, chapter 6), and recording who
 //! changed what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drystone_store::listing::Listing;
-use drystone_store::tree::TreePath;
+use drystone_store::tree::{Kind, TreePath};
 
 use super::attribution::{ACCOUNT_FILES, Attribution};
 use super::compose::Composition;
 use super::order::{Round, rounds};
+use super::queue::{Queue, Step};
 use super::state::StateTable;
-use super::triggers::{Directive, Triggers};
+use super::triggers::Triggers;
 use super::{ConfigureError, Package, Stage, database};
 use crate::check::{Variation, tell_undisguised};
+use crate::finish::status::PackageState;
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
 use crate::source::debian::deb::Md5Reader;
-use crate::stack::{self, PathRules, parse_diversions, parse_statoverrides};
+use crate::stack::{Diversion, StatOverride, parse_diversions, parse_statoverrides};
 
 /// The process number that the first script's follows.
 const PROCESS_NUMBER: u32 = 100;
@@ -52,8 +54,8 @@ pub(super) struct Run<'a> {
 
 struct State {
     triggers: Triggers,
-    /// Names, as dpkg's database has them, of what is configured.
-    configured: BTreeSet<String>,
+    /// By package (numbers of dpkg's order), the states that were noted beside the status file.
+    noted: BTreeMap<usize, PackageState>,
     attribution: Attribution,
     accounts: [String; 4],
     /// By package, configuration files that are not yet in their place.
@@ -73,9 +75,12 @@ impl Run<'_> {
         let stage = self.stage;
         let mut state = self.initial_state();
         let everyone: Vec<&Package> = stage.everyone().collect();
+        // The stage's own packages first, by their numbers.
+        let by_number = self.by_number();
         let information = stage.information()?;
         let database = self.add_database(&everyone, information, &state.triggers)?;
-        let status = database::status(everyone.iter().map(|package| (*package, INSTALLED)))?;
+        let installed = everyone.iter().map(|&package| (package, in_state(INSTALLED)));
+        let status = database::status(installed)?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
             composition.stack(stage.listing(output)?.as_ref());
@@ -98,10 +103,11 @@ impl Run<'_> {
                 unpack: (0..stage.packages.len()).collect(),
                 configure: (0..stage.packages.len()).collect(),
             }],
-            false => rounds(&stage.packages, stage.below.map_or(&[], |it| &it.packages), &status),
+            false => rounds(&stage.packages),
         };
         let mut unpacked: Vec<usize> = Vec::new();
         let last = rounds.len() - 1;
+        let mut diversions = Vec::new();
         for (number, round) in rounds.iter().enumerate() {
             let (late, early): (Vec<usize>, Vec<usize>) = round
                 .unpack
@@ -109,7 +115,7 @@ impl Run<'_> {
                 .partition(|&&n| !is_first && stage.packages[n].has_script("preinst"));
             self.stack(&early, &mut lower, &mut composition)?;
             unpacked.extend(&early);
-            let mut rules = None;
+            let mut overrides = None;
             if !late.is_empty() {
                 let open = self.open(
                     &format!("preinst-{number}"),
@@ -117,24 +123,34 @@ impl Run<'_> {
                 )?;
                 self.write_status(&open.root, &state, &unpacked)?;
                 self.start_accounts(&open.root, &mut state)?;
+                overrides = Some(overrides_in(&open.root)?);
                 for &package in &late {
                     self.script(&open.root, &mut state, package, "preinst", &["install"])?;
                 }
-                rules = Some(path_rules(&open.root)?);
+                diversions = diversions_in(&open.root)?;
                 let upper = open.upper.clone();
                 self.close(open, &mut composition)?;
                 lower.insert(0, upper);
                 self.stack(&late, &mut lower, &mut composition)?;
                 unpacked.extend(&late);
             }
-            let corrections = self.corrections(&unpacked, rules)?;
-            let mut full = vec![guards.clone()];
-            full.extend(corrections);
-            full.push(database.clone());
-            full.extend(lower.iter().cloned());
+            // Above what scripts did before: dpkg has just unpacked what they correct.
+            lower.splice(0..0, self.corrections(&unpacked, round.unpack.len(), &diversions)?);
+            let full = [&[guards.clone(), database.clone()], lower.as_slice()].concat();
             let open = self.open(&format!("configure-{number}"), &full)?;
             if !is_first {
-                self.set_conffiles_aside(&open.root, &mut state, &round.configure)?;
+                let overrides = match overrides {
+                    Some(overrides) => overrides,
+                    None => overrides_in(&open.root)?,
+                };
+                self.apply_overrides(&open.root, &mut state, &overrides, &round.unpack)?;
+                match number == last {
+                    true => {
+                        let unpacked = self.unconfigured(&state);
+                        self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
+                    }
+                    false => self.set_conffiles_aside(&open.root, &mut state, &round.configure)?,
+                }
             }
             self.write_status(&open.root, &state, &unpacked)?;
             self.start_accounts(&open.root, &mut state)?;
@@ -143,17 +159,33 @@ impl Run<'_> {
                     self.script(&open.root, &mut state, package, "preinst", &["install"])?;
                 }
             }
-            self.unpack_triggers(&round.unpack, &mut state)?;
+            for &package in &round.unpack {
+                let package = &stage.packages[package];
+                state.triggers.activate_own(package);
+                state.triggers.activate_paths(package, package.list().lines());
+            }
+            self.note_triggers(&open.root, &mut state, &by_number)?;
             self.preseed(&open.root)?;
-            for &package in &round.configure {
-                self.configure(&open.root, &mut state, package)?;
+            if !is_first && !round.configure.is_empty() {
+                state.triggers.start_dpkg();
             }
             for &package in &round.configure {
-                open.root.delete(&update_file(package))?;
+                self.configure(&open.root, &mut state, &by_number, package)?;
+            }
+            // The Essential set is unpacked and configured by one dpkg, all else by one each time.
+            if !is_first {
+                state.triggers.start_dpkg();
+            }
+            if number == last {
+                self.configure_pending(&open.root, &mut state, &by_number, &status)?;
+            }
+            for number in std::mem::take(&mut state.noted).into_keys() {
+                open.root.delete(&update_file(number))?;
             }
             if number == last {
                 open.root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?;
-                self.process_triggers(&open.root, &mut state)?;
+            } else {
+                diversions = diversions_in(&open.root)?;
             }
             let upper = open.upper.clone();
             self.close(open, &mut composition)?;
@@ -168,16 +200,27 @@ impl Run<'_> {
     fn initial_state(&self) -> State {
         let mut triggers = Triggers::default();
         for package in self.stage.everyone() {
-            triggers.add_interests(&package.info_name(), &package.directives);
+            triggers.add_interests(package);
         }
-        let below = self.stage.below.iter().flat_map(|below| below.packages.iter());
+        for package in self.below() {
+            triggers.set_configured(&package.info_name());
+        }
         State {
             triggers,
-            configured: below.map(Package::info_name).collect(),
+            noted: BTreeMap::new(),
             attribution: Attribution::default(),
             accounts: Default::default(),
             aside: BTreeMap::new(),
         }
+    }
+
+    fn below(&self) -> &[Package] {
+        self.stage.below.map_or(&[], |below| &below.packages)
+    }
+
+    /// All packages, the stage's own first.
+    fn by_number(&self) -> Vec<&Package> {
+        self.stage.packages.iter().chain(self.below()).collect()
     }
 
     /// dpkg's database with the stage's packages unpacked, as a tree. It must not say how all ends:
@@ -190,7 +233,8 @@ impl Run<'_> {
     ) -> Result<PathBuf, ConfigureError> {
         let stage = self.stage;
         let mut spool = stage.store.spool();
-        let status = database::status(everyone.iter().map(|package| (*package, UNPACKED)))?;
+        let unpacked = everyone.iter().map(|&package| (package, in_state(UNPACKED)));
+        let status = database::status(unpacked)?;
         database::add_files(
             &mut spool,
             &stage.packages,
@@ -210,22 +254,47 @@ impl Run<'_> {
         state: &State,
         unpacked: &[usize],
     ) -> Result<(), ConfigureError> {
-        let below = self.stage.below.iter().flat_map(|below| below.packages.iter());
-        let below = below.map(|package| (package, INSTALLED));
-        let unpacked = unpacked.iter().map(|&number| {
-            let package = &self.stage.packages[number];
-            let is_configured = state.configured.contains(&package.info_name());
-            (package, if is_configured { INSTALLED } else { UNPACKED })
-        });
-        let status = database::status(below.chain(unpacked))?;
+        let unpacked = unpacked.iter().map(|&number| &self.stage.packages[number]);
+        let known = self.below().iter().chain(unpacked);
+        let status = database::status(known.map(|package| (package, state.of(package))))?;
         Ok(root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?)
     }
 
-    /// Notes the state of one package as dpkg does while it runs: beside the status file, which is
+    /// Notes the state of a package as dpkg does while it runs: beside the status file, which is
     /// written whole only now and then.
-    fn note(&self, root: &Root, number: usize, state: &str) -> Result<(), ConfigureError> {
-        let text = database::paragraph(&self.stage.packages[number], state)?;
-        Ok(root.write_file(&update_file(number), text.as_bytes(), 0o644, (0, 0))?)
+    fn note(
+        &self,
+        root: &Root,
+        state: &mut State,
+        (number, package): (usize, &Package),
+        now: PackageState,
+    ) -> Result<(), ConfigureError> {
+        if state.noted.get(&number) != Some(&now) {
+            let text = database::paragraph(package, now.clone())?;
+            root.write_file(&update_file(number), text.as_bytes(), 0o644, (0, 0))?;
+            state.noted.insert(number, now);
+        }
+        Ok(())
+    }
+
+    /// Notes whose triggers are pending or waited for, and whose are no longer.
+    fn note_triggers(
+        &self,
+        root: &Root,
+        state: &mut State,
+        by_number: &[&Package],
+    ) -> Result<(), ConfigureError> {
+        for (number, package) in by_number.iter().enumerate() {
+            let name = package.info_name();
+            if !state.triggers.is_configured(&name) {
+                continue;
+            }
+            let now = state.of(package);
+            if state.noted.contains_key(&number) || now.status != in_state(INSTALLED).status {
+                self.note(root, state, (number, package), now)?;
+            }
+        }
+        Ok(())
     }
 
     fn stack(
@@ -242,16 +311,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What stands above the trees because several packages claim a path.
+    /// What stands above the trees because several packages claim a path, the last `new` of those
+    /// unpacked among them.
     fn corrections(
         &self,
         unpacked: &[usize],
-        rules: Option<PathRules>,
+        new: usize,
+        diversions: &[Diversion],
     ) -> Result<Option<PathBuf>, ConfigureError> {
         let stage = self.stage;
-        let below: &[Package] = stage.below.map_or(&[], |below| below.packages.as_slice());
-        let packages: Vec<&Package> =
-            below.iter().chain(unpacked.iter().map(|&n| &stage.packages[n])).collect();
+        let unpacked = unpacked.iter().map(|&number| &stage.packages[number]);
+        let packages: Vec<&Package> = self.below().iter().chain(unpacked).collect();
         let listings = packages
             .iter()
             .map(|package| stage.listing(&package.data))
@@ -261,8 +331,8 @@ impl Run<'_> {
             stage.compression,
             &packages,
             &listings.iter().map(AsRef::as_ref).collect::<Vec<&Listing>>(),
-            &rules.unwrap_or_default(),
-            below.len(),
+            diversions,
+            packages.len() - new,
         )?;
         output.map(|output| stage.checkout(&output)).transpose()
     }
@@ -304,43 +374,94 @@ impl Run<'_> {
         }
     }
 
-    /// Unpacking activates file triggers and the packages' own for what is configured already.
-    fn unpack_triggers(&self, packages: &[usize], state: &mut State) -> Result<(), ConfigureError> {
-        for &number in packages {
-            let package = &self.stage.packages[number];
-            self.activate_own(package, state);
-            if state.triggers.has_file_interests() {
-                for path in package.list().lines() {
-                    let configured = &state.configured;
-                    state.triggers.activate(path, &|name| configured.contains(name));
+    /// Configures a package (dpkg's `deferred_configure`).
+    fn configure(
+        &self,
+        root: &Root,
+        state: &mut State,
+        by_number: &[&Package],
+        number: usize,
+    ) -> Result<(), ConfigureError> {
+        let package = by_number[number];
+        state.triggers.activate_own(package);
+        let conffiles = package.conffiles();
+        state.triggers.activate_paths(package, conffiles.iter().map(|file| file.path.as_str()));
+        put_conffiles_in_place(root, &state.aside.remove(&number).unwrap_or_default())?;
+        self.note(root, state, (number, package), in_state("half-configured"))?;
+        self.note_triggers(root, state, by_number)?;
+        let ran = self.execute(root, package, "postinst", &["configure", ""])?;
+        // What it triggers may be meant for itself.
+        state.triggers.set_configured(&package.info_name());
+        if ran {
+            self.attribute(root, state, package)?;
+        }
+        self.note_triggers(root, state, by_number)
+    }
+
+    /// The stage's packages that are not configured yet.
+    fn unconfigured(&self, state: &State) -> Vec<usize> {
+        let packages = self.stage.packages.iter().enumerate();
+        packages
+            .filter(|(_, package)| !state.triggers.is_configured(&package.info_name()))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Configures what is not yet, and processes triggers (`dpkg --configure --pending`). `status`
+    /// is dpkg's status file.
+    fn configure_pending(
+        &self,
+        root: &Root,
+        state: &mut State,
+        by_number: &[&Package],
+        status: &str,
+    ) -> Result<(), ConfigureError> {
+        let unpacked = self.unconfigured(state);
+        let mut queue = Queue::new(by_number, &unpacked, status, &state.triggers);
+        let mut trigger_runs = 0;
+        while let Some(step) = queue.next(&state.triggers) {
+            match step {
+                Step::Configure(number) => self.configure(root, state, by_number, number)?,
+                Step::Trigger(_) if trigger_runs == MAX_TRIGGER_RUNS => {
+                    return Err(ConfigureError::TriggerLoop);
+                }
+                Step::Trigger(number) => {
+                    trigger_runs += 1;
+                    let package = by_number[number];
+                    let triggers = state.triggers.take_pending(&package.info_name()).join(" ");
+                    self.note_triggers(root, state, by_number)?;
+                    self.note(root, state, (number, package), in_state("half-configured"))?;
+                    if self.execute(root, package, "postinst", &["triggered", &triggers])? {
+                        self.attribute(root, state, package)?;
+                    }
+                    self.note_triggers(root, state, by_number)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn activate_own(&self, package: &Package, state: &mut State) {
-        for directive in &package.directives {
-            if let Directive::Activate { trigger } = directive {
-                let configured = &state.configured;
-                state.triggers.activate(trigger, &|name| configured.contains(name));
-            }
-        }
-    }
-
-    fn configure(
+    /// Gives newly unpacked files the modes and owners that `overrides` say: those that dpkg found
+    /// when it began to unpack, since it reads them once. They are their packages' effect.
+    fn apply_overrides(
         &self,
         root: &Root,
         state: &mut State,
-        number: usize,
+        overrides: &[StatOverride],
+        packages: &[usize],
     ) -> Result<(), ConfigureError> {
-        put_conffiles_in_place(root, &state.aside.remove(&number).unwrap_or_default())?;
-        self.note(root, number, "half-configured")?;
-        self.script(root, state, number, "postinst", &["configure", ""])?;
-        self.note(root, number, INSTALLED)?;
-        let package = &self.stage.packages[number];
-        self.activate_own(package, state);
-        state.configured.insert(package.info_name());
+        for rule in overrides {
+            for &number in packages {
+                let package = &self.stage.packages[number];
+                let listing = self.stage.listing(&package.data)?;
+                let is_link = |kind: &Kind| matches!(kind, Kind::Symlink { .. });
+                if listing.find(&rule.path).is_some_and(|item| !is_link(&item.entry.kind)) {
+                    let path = format!("/{}", rule.path);
+                    root.set_attributes(&path, rule.mode, (rule.uid, rule.gid))?;
+                    state.attribution.touch(&package.name, &rule.path);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -371,19 +492,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn process_triggers(&self, root: &Root, state: &mut State) -> Result<(), ConfigureError> {
-        for _ in 0..MAX_TRIGGER_RUNS {
-            let Some((name, triggers)) = state.triggers.take_pending() else { return Ok(()) };
-            let Some(package) = self.stage.everyone().find(|package| package.info_name() == name)
-            else {
-                continue;
-            };
-            let names = triggers.join(" ");
-            self.execute(root, state, package, "postinst", &["triggered", &names])?;
-        }
-        Err(ConfigureError::TriggerLoop)
-    }
-
     fn script(
         &self,
         root: &Root,
@@ -393,19 +501,22 @@ impl Run<'_> {
         arguments: &[&str],
     ) -> Result<(), ConfigureError> {
         let package = &self.stage.packages[number];
-        self.execute(root, state, package, script, arguments)
+        match self.execute(root, package, script, arguments)? {
+            true => self.attribute(root, state, package),
+            false => Ok(()),
+        }
     }
 
+    /// Runs a script, if the package has it; whether it has.
     fn execute(
         &self,
         root: &Root,
-        state: &mut State,
         package: &Package,
         script: &str,
         arguments: &[&str],
-    ) -> Result<(), ConfigureError> {
+    ) -> Result<bool, ConfigureError> {
         if !package.has_script(script) {
-            return Ok(());
+            return Ok(false);
         }
         if self.reports {
             let text = format!("{} {script} {}", package.name, arguments[0]);
@@ -443,7 +554,7 @@ impl Run<'_> {
                 tail: String::from_utf8_lossy(&finished.tail).into(),
             });
         }
-        self.attribute(root, state, package)
+        Ok(true)
     }
 
     /// Records what the last script changed, and what it activated.
@@ -470,8 +581,7 @@ impl Run<'_> {
             }
             if path.as_str() == "var/lib/dpkg/triggers/Unincorp" {
                 let text = read_text(root, path.as_str())?;
-                let configured = &state.configured;
-                state.triggers.incorporate(&text, &|name| configured.contains(name));
+                state.triggers.incorporate(&text, &|name| self.info_name(name));
                 if !text.is_empty() {
                     root.write_file("/var/lib/dpkg/triggers/Unincorp", b"", 0o644, (0, 0))?;
                 }
@@ -479,6 +589,13 @@ impl Run<'_> {
             state.attribution.touch(&package.name, &path);
         }
         Ok(())
+    }
+
+    /// dpkg's name of a package that is written `NAME` or `NAME:ARCH`.
+    fn info_name(&self, written: &str) -> Option<String> {
+        let name = written.split(':').next();
+        let package = self.stage.everyone().find(|package| Some(package.name.as_str()) == name)?;
+        Some(package.info_name())
     }
 
     fn start_accounts(&self, root: &Root, state: &mut State) -> Result<(), ConfigureError> {
@@ -499,6 +616,26 @@ const UPDATES: &str = "/var/lib/dpkg/updates";
 const INSTALLED: &str = "installed";
 /// The state of one that is not yet.
 const UNPACKED: &str = "unpacked";
+
+fn in_state(word: &str) -> PackageState {
+    PackageState { status: format!("install ok {word}"), ..PackageState::default() }
+}
+
+impl State {
+    /// The state of a package between two scripts.
+    fn of(&self, package: &Package) -> PackageState {
+        let name = package.info_name();
+        let (pending, awaited) = (self.triggers.pending(&name), self.triggers.awaited(&name));
+        let word = match self.triggers.is_configured(&name) {
+            false => UNPACKED,
+            true if !awaited.is_empty() => "triggers-awaited",
+            true if !pending.is_empty() => "triggers-pending",
+            true => INSTALLED,
+        };
+        let (triggers_pending, triggers_awaited) = (pending.to_vec(), awaited.to_vec());
+        PackageState { triggers_pending, triggers_awaited, ..in_state(word) }
+    }
+}
 
 /// The file that the state of one of a stage's packages is noted in.
 fn update_file(package: usize) -> String {
@@ -537,22 +674,27 @@ fn read_text(root: &Root, path: &str) -> Result<String, ConfigureError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Diversions and overrides that hold in a root.
-fn path_rules(root: &Root) -> Result<PathRules, ConfigureError> {
-    let malformed = |file: &str| ConfigureError::Database { file: file.to_owned() };
-    let diversions = read_text(root, "var/lib/dpkg/diversions")?;
-    let overrides = read_text(root, "var/lib/dpkg/statoverride")?;
+/// Diversions that hold in a root.
+fn diversions_in(root: &Root) -> Result<Vec<Diversion>, ConfigureError> {
+    let text = read_text(root, "var/lib/dpkg/diversions")?;
+    parse_diversions(&text)
+        .ok_or_else(|| ConfigureError::Database { file: "diversions".to_owned() })
+}
+
+/// Overrides of modes and owners that hold in a root.
+fn overrides_in(root: &Root) -> Result<Vec<StatOverride>, ConfigureError> {
+    let text = read_text(root, "var/lib/dpkg/statoverride")?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let (passwd, group) = (read_text(root, "etc/passwd")?, read_text(root, "etc/group")?);
     let id_of = |name: &str, is_group: bool| {
         let text = if is_group { &group } else { &passwd };
         let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
         line.split(':').nth(2)?.parse().ok()
     };
-    Ok(PathRules {
-        diversions: parse_diversions(&diversions).ok_or_else(|| malformed("diversions"))?,
-        overrides: parse_statoverrides(&overrides, &id_of)
-            .ok_or_else(|| malformed("statoverride"))?,
-    })
+    parse_statoverrides(&text, &id_of)
+        .ok_or_else(|| ConfigureError::Database { file: "statoverride".to_owned() })
 }
 
 /// The environment of a maintainer script, as dpkg and a non-interactive apt set it.
@@ -576,9 +718,4 @@ fn environment(package: &str, script: &str, stage: &Stage<'_>) -> BTreeMap<Strin
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     environment
-}
-
-/// The rules that stage 1's diversions make, for stage 2 without preinst scripts.
-pub(super) fn no_rules() -> PathRules {
-    stack::PathRules::default()
 }

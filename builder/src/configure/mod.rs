@@ -54,10 +54,10 @@ use crate::finish::status::StatusError;
 use crate::progress::{Event, Progress};
 use crate::realise::{CheckoutError, Checkouts};
 use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
-use crate::stack::{self, Clash, Member, PathRules};
+use crate::stack::{self, Clash, Diversion, Member};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
@@ -486,14 +486,8 @@ impl<'a> Stage<'a> {
                 .map(|package| self.listing(&package.data))
                 .collect::<Result<Vec<_>, _>>()?;
             let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
-            let corrections = add_corrections(
-                self.store,
-                self.compression,
-                &packages,
-                &listings,
-                &driver::no_rules(),
-                0,
-            )?;
+            let corrections =
+                add_corrections(self.store, self.compression, &packages, &listings, &[], 0)?;
             // Above the packages, below the stage's own result.
             let at = trees.len() - 1;
             trees.splice(at..at, corrections);
@@ -579,7 +573,7 @@ pub fn add_corrections(
     compression: Compression,
     packages: &[&Package],
     listings: &[&Listing],
-    rules: &PathRules,
+    diversions: &[Diversion],
     first: usize,
 ) -> Result<Option<Output>, ConfigureError> {
     let members: Vec<Member<'_>> = packages
@@ -588,7 +582,7 @@ pub fn add_corrections(
         .map(|(package, listing)| Member { name: &package.name, listing })
         .collect();
     let replaces = |a: usize, b: usize| packages[a].replaces(packages[b]);
-    let found = stack::corrections(&members, rules, &replaces).map_err(|mut clashes| {
+    let found = stack::corrections(&members, diversions, &replaces).map_err(|mut clashes| {
         let count = clashes.len();
         ConfigureError::Clash { first: clashes.swap_remove(0), count }
     })?;

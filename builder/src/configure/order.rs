@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::{Package, queue};
+use super::Package;
 use crate::source::debian::relation::RelationField;
 
 /// One round: some packages are unpacked, then some are configured. One round is the rule; another
-/// is needed only when a `preinst` wants packages configured that are themselves new.
+/// is needed only when a `preinst` runs after packages were configured that are themselves new.
+/// After the last one dpkg configures the rest in an order of its own (see [`super::queue`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Packages (by number) to unpack, in order.
@@ -48,77 +49,30 @@ fn score(package: &Package) -> u32 {
     priority + if has_pre_depends { 50 } else { 0 }
 }
 
-/// Splits packages, which come in dependency order, into rounds. `below` is configured, `status` is
-/// dpkg's status file.
-pub fn rounds(packages: &[Package], below: &[Package], status: &str) -> Vec<Round> {
+/// Splits packages, which come in the order of unpacking, into rounds: apt has configured what a
+/// package pre-depends on, with all that this needs, before it unpacks the package, and leaves all
+/// the rest to dpkg. Where no `preinst` can tell the difference, rounds are one.
+pub fn rounds(packages: &[Package]) -> Vec<Round> {
     let graph = Graph::new(packages);
-    let mut unpacked = vec![false; packages.len()];
     let mut configured = vec![false; packages.len()];
     let mut rounds = Vec::new();
-    while configured.contains(&false) {
-        let waits = |number: usize| {
-            packages[number].has_script("preinst")
-                && graph.below(number).into_iter().any(|other| {
-                    other != number && !configured[other] && packages[other].has_effects()
-                })
-        };
-        let mut unpack: Vec<usize> =
-            (0..packages.len()).filter(|&n| !unpacked[n] && !waits(n)).collect();
-        let is_last = unpack.len() == unpacked.iter().filter(|&&done| !done).count();
-        if unpack.is_empty() && configured == unpacked {
-            // Only a cycle of Pre-Depends, which Debian forbids, leads here: give in.
-            unpack = (0..packages.len()).filter(|&n| !unpacked[n]).take(1).collect();
+    let mut round = Round::default();
+    for number in 0..packages.len() {
+        // In a cycle of Pre-Depends, which Debian forbids, what comes later is not waited for.
+        let mut needed = graph.below(number);
+        needed.retain(|&other| other < number && !configured[other]);
+        needed.sort_unstable();
+        needed.iter().for_each(|&other| configured[other] = true);
+        round.configure.extend(needed);
+        let has_effects = |&other: &usize| packages[other].has_effects();
+        if packages[number].has_script("preinst") && round.configure.iter().any(has_effects) {
+            rounds.push(std::mem::take(&mut round));
         }
-        // Before the last round only what others wait for is unpacked and configured, with what it
-        // needs: apt puts that first.
-        let mut wanted = vec![is_last; packages.len()];
-        if !is_last {
-            for number in (0..packages.len()).filter(|n| !unpacked[*n] && !unpack.contains(n)) {
-                for below in graph.below(number) {
-                    wanted[below] = true;
-                }
-            }
-            if unpack.iter().any(|&number| wanted[number]) {
-                unpack.retain(|&number| wanted[number]);
-            }
-        }
-        for &number in &unpack {
-            unpacked[number] = true;
-        }
-        let configure: Vec<usize> =
-            (0..packages.len()).filter(|&n| unpacked[n] && !configured[n] && wanted[n]).collect();
-        for &number in &configure {
-            configured[number] = true;
-        }
-        rounds.push(Round { unpack, configure });
+        round.unpack.push(number);
     }
     // Without a package there is still the one round that ends the stage.
-    let mut last = rounds.pop().unwrap_or_default();
-    last.configure = last_order(packages, below, &graph, &last.configure, status);
-    rounds.push(last);
+    rounds.push(round);
     rounds
-}
-
-/// apt has what others pre-depend on configured before these are unpacked, and leaves all the rest
-/// to dpkg.
-fn last_order(
-    packages: &[Package],
-    below: &[Package],
-    graph: &Graph,
-    configure: &[usize],
-    status: &str,
-) -> Vec<usize> {
-    let mut is_early = vec![false; packages.len()];
-    for number in 0..packages.len() {
-        for other in graph.below(number) {
-            is_early[other] = true;
-        }
-    }
-    let (mut order, rest): (Vec<usize>, Vec<usize>) =
-        configure.iter().partition(|&&number| is_early[number]);
-    let everyone: Vec<&Package> = packages.iter().chain(below).collect();
-    order.extend(queue::configuration_order(&everyone, &rest, status));
-    order
 }
 
 struct Graph {
@@ -193,5 +147,39 @@ impl Visit {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::package::tests::package;
+    use super::*;
+
+    #[test]
+    fn a_preinst_comes_after_what_its_package_pre_depends_on() {
+        let with_preinst = |name: &str, fields: &str| {
+            let mut package = package(name, fields, true);
+            package.control_files.insert("preinst".into(), (0o755, Vec::new()));
+            package
+        };
+        let packages = [
+            package("library", "", false),
+            package("users", "Depends: library\n", true),
+            package("plain", "", true),
+            with_preinst("server", "Pre-Depends: users\n"),
+            package("other", "Pre-Depends: plain\n", true),
+            with_preinst("tool", "Pre-Depends: library\n"),
+        ];
+        let round = |unpack: &[usize], configure: &[usize]| Round {
+            unpack: unpack.into(),
+            configure: configure.into(),
+        };
+        // Nobody sees that "other" is unpacked before "plain" is configured.
+        assert_eq!(
+            rounds(&packages),
+            [round(&[0, 1, 2], &[0, 1]), round(&[3, 4], &[2]), round(&[5], &[])]
+        );
+        assert_eq!(rounds(&packages[..3]), [round(&[0, 1, 2], &[])]);
+        assert_eq!(rounds(&[]), [Round::default()]);
     }
 }

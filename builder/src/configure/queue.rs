@@ -1,16 +1,17 @@
-//! The order in which dpkg configures what is pending (`dpkg --configure --pending`).
+//! The order in which dpkg configures what is pending, and processes triggers
+//! (`dpkg --configure --pending`).
 //!
 //! Scripts take the lowest free number for a new account, append to shared files, and win ties
 //! between alternatives by being first, so the order shows in the result. dpkg walks its hash table
 //! of names and keeps a queue: who still waits for a dependency goes to the end again; when a whole
 //! turn brings nothing, cycles of dependencies are broken, at packages without a `postinst` first.
-//!
-//! Triggers that packages wait for are not taken into account: a package that activated one counts
-//! as configured.
+//! When that brings nothing either, triggers are processed that somebody waits for, and those that
+//! were pending at the beginning; all others once everything is configured.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Package;
+use super::triggers::Triggers;
 use crate::source::debian::control;
 use crate::source::debian::relation::{Alternative, RelationField};
 use crate::source::debian::version::Version;
@@ -33,26 +34,19 @@ const RELATIONS: [&str; 9] = [
 const LAST_TRY: usize = 7;
 /// From this try on cycles are broken.
 const BREAKS_CYCLES: usize = 2;
-
-/// Sorts the packages `pending` (numbers of `everyone`) as dpkg configures them; all others are
-/// configured. `status` is dpkg's status file.
-pub fn configuration_order(everyone: &[&Package], pending: &[usize], status: &str) -> Vec<usize> {
-    let mut queue = Queue::new(everyone, pending);
-    queue.waiting = in_bins(everyone, pending, status).into();
-    queue.run()
-}
+/// From this try on triggers are processed.
+const PROCESSES_TRIGGERS: usize = 3;
 
 /// dpkg's walk through its table: by bin, and in a bin by who was mentioned first.
-fn in_bins(everyone: &[&Package], pending: &[usize], status: &str) -> Vec<usize> {
+fn in_bins(everyone: &[&Package], mut numbers: Vec<usize>, status: &str) -> VecDeque<usize> {
     let bin = |number: usize| bin_of(&everyone[number].name);
-    let bins: HashSet<u32> = pending.iter().map(|&number| bin(number)).collect();
-    let mentions = match bins.len() == pending.len() {
+    let bins: HashSet<u32> = numbers.iter().map(|&number| bin(number)).collect();
+    let mentions = match bins.len() == numbers.len() {
         true => HashMap::new(),
         false => mentions(status),
     };
-    let mut sorted = pending.to_vec();
-    sorted.sort_by_key(|&number| (bin(number), mentions.get(&everyone[number].name).copied()));
-    sorted
+    numbers.sort_by_key(|&number| (bin(number), mentions.get(&everyone[number].name).copied()));
+    numbers.into()
 }
 
 fn bin_of(name: &str) -> u32 {
@@ -87,16 +81,38 @@ struct Possibility {
     is_broken: bool,
 }
 
-struct Queue<'a> {
+/// What dpkg does next; the numbers are packages'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Run a package's `postinst configure`.
+    Configure(usize),
+    /// Run a package's `postinst triggered`.
+    Trigger(usize),
+}
+
+/// dpkg's queue.
+pub struct Queue<'a> {
     everyone: &'a [&'a Package],
+    /// dpkg's names.
+    names: Vec<String>,
     /// Package -> groups -> alternatives.
     needs: Vec<Vec<Vec<Possibility>>>,
-    is_configured: Vec<bool>,
     waiting: VecDeque<usize>,
+    attempt: usize,
+    since_progress: usize,
+    /// Whose triggers somebody waits for, and for nothing else.
+    helper: Option<usize>,
 }
 
 impl<'a> Queue<'a> {
-    fn new(everyone: &'a [&'a Package], pending: &[usize]) -> Self {
+    /// The queue in which the packages `unpacked` (numbers of `everyone`) stand, and those with
+    /// pending triggers. `status` is dpkg's status file.
+    pub fn new(
+        everyone: &'a [&'a Package],
+        unpacked: &[usize],
+        status: &str,
+        triggers: &Triggers,
+    ) -> Self {
         let mut by_name: HashMap<&str, usize> = HashMap::new();
         let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
         for (number, package) in everyone.iter().enumerate() {
@@ -117,47 +133,94 @@ impl<'a> Queue<'a> {
             let groups = fields.into_iter().flat_map(|field| field.relations().groups);
             groups.map(|group| group.alternatives.iter().map(possibility).collect()).collect()
         };
-        let mut is_configured = vec![true; everyone.len()];
-        for &number in pending {
-            is_configured[number] = false;
-        }
         let needs = everyone.iter().map(needs).collect();
-        Self { everyone, needs, is_configured, waiting: VecDeque::new() }
+        let names: Vec<String> = everyone.iter().map(|package| package.info_name()).collect();
+        let is_triggered = |number: &usize| !triggers.pending(&names[*number]).is_empty();
+        let triggered = (0..everyone.len()).filter(is_triggered);
+        let waiting =
+            in_bins(everyone, unpacked.iter().copied().chain(triggered).collect(), status);
+        Self { everyone, names, needs, waiting, attempt: 1, since_progress: 0, helper: None }
     }
 
-    fn run(mut self) -> Vec<usize> {
-        let mut order = Vec::new();
-        let (mut attempt, mut since_progress) = (1, 0);
-        while let Some(number) = self.waiting.pop_front() {
-            since_progress += 1;
-            if since_progress > self.waiting.len() * 2 + 2 {
-                attempt += 1;
-                since_progress = 0;
+    /// What comes next; whoever asks does it, and tells `triggers`.
+    pub fn next(&mut self, triggers: &Triggers) -> Option<Step> {
+        while let Some(mut number) = self.waiting.pop_front() {
+            let length = self.waiting.len();
+            let is_pending =
+                |queue: &Self, it: usize| !triggers.pending(&queue.names[it]).is_empty();
+            self.since_progress += 1;
+            if self.since_progress > length * 2 + 2 {
+                let helper = self.helper.filter(|&helper| {
+                    self.attempt >= PROCESSES_TRIGGERS
+                        && self.since_progress <= length * 3 + 3
+                        && is_pending(self, helper)
+                });
+                if let Some(helper) = helper {
+                    self.enqueue(number);
+                    self.helper = None;
+                    number = helper;
+                } else {
+                    self.attempt += 1;
+                    self.since_progress = 0;
+                }
             }
-            if attempt >= BREAKS_CYCLES && self.break_cycle(number) {
-                since_progress = 0;
+            let is_trigger = is_pending(self, number);
+            if is_trigger && self.attempt < PROCESSES_TRIGGERS {
+                self.enqueue(number);
+                continue;
+            }
+            if !is_trigger && triggers.is_configured(&self.names[number]) {
+                // Its triggers were processed meanwhile.
+                continue;
+            }
+            if self.attempt >= BREAKS_CYCLES && self.break_cycle(number) {
+                self.since_progress = 0;
             }
             // dpkg would fail at the last; what cannot be satisfied was never asked for here.
-            if self.is_ready(number) || attempt >= LAST_TRY {
-                self.is_configured[number] = true;
-                order.push(number);
-                since_progress = 0;
-            } else {
-                self.waiting.push_back(number);
+            if self.is_ready(number, triggers) || self.attempt >= LAST_TRY {
+                self.since_progress = 0;
+                return Some(match is_trigger {
+                    true => Step::Trigger(number),
+                    false => Step::Configure(number),
+                });
             }
+            self.enqueue(number);
         }
-        order
+        let name = triggers.longest_pending()?;
+        self.names.iter().position(|other| other == name).map(Step::Trigger)
     }
 
-    /// Whether every dependency is satisfied, or never will be, as when it was excluded.
-    fn is_ready(&self, number: usize) -> bool {
-        self.needs[number].iter().all(|group| {
-            group.iter().all(|possibility| possibility.targets.is_empty())
-                || group.iter().any(|possibility| {
-                    let ready = |target: &usize| *target == number || self.is_configured[*target];
-                    possibility.is_broken || possibility.targets.iter().any(ready)
-                })
-        })
+    fn enqueue(&mut self, number: usize) {
+        if !self.waiting.contains(&number) {
+            self.waiting.push_back(number);
+        }
+    }
+
+    /// Whether every dependency is satisfied, or never will be, as when it was excluded. If
+    /// nothing but triggers is in the way, notes whose.
+    fn is_ready(&mut self, number: usize, triggers: &Triggers) -> bool {
+        let (mut is_ready, mut helps, mut helper) = (true, true, None);
+        for group in &self.needs[number] {
+            let satisfied = |possibility: &Possibility| {
+                let ready =
+                    |&target: &usize| target == number || triggers.is_ready(&self.names[target]);
+                possibility.is_broken || possibility.targets.iter().any(ready)
+            };
+            let targets = || group.iter().flat_map(|possibility| &possibility.targets);
+            if targets().next().is_none() || group.iter().any(satisfied) {
+                continue;
+            }
+            is_ready = false;
+            let configured = targets().filter(|it| triggers.is_configured(&self.names[**it]));
+            match configured.last().and_then(|it| triggers.awaited(&self.names[*it]).first()) {
+                Some(name) => helper = self.names.iter().position(|other| other == name),
+                None => helps = false,
+            }
+        }
+        if helps && helper.is_some() {
+            self.helper = helper;
+        }
+        is_ready
     }
 
     /// The first edge from a place on of a package's dependencies that is not broken.
@@ -233,14 +296,32 @@ fn suits(alternative: &Alternative, package: &Package) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::package::tests::package;
+    use super::super::triggers::parse_directives;
     use super::*;
 
-    /// The order of packages that are all pending, by name.
-    fn order(packages: &[Package]) -> Vec<&str> {
+    /// What is done with packages that are all unpacked, by name; what triggers are processed is
+    /// in brackets.
+    fn steps(packages: &[Package]) -> Vec<String> {
         let everyone: Vec<&Package> = packages.iter().collect();
-        let pending: Vec<usize> = (0..packages.len()).collect();
-        let order = configuration_order(&everyone, &pending, "");
-        order.into_iter().map(|number| packages[number].name.as_str()).collect()
+        let unpacked: Vec<usize> = (0..packages.len()).collect();
+        let mut triggers = Triggers::default();
+        packages.iter().for_each(|package| triggers.add_interests(package));
+        let mut queue = Queue::new(&everyone, &unpacked, "", &triggers);
+        let mut steps = Vec::new();
+        while let Some(step) = queue.next(&triggers) {
+            match step {
+                Step::Configure(number) => {
+                    steps.push(packages[number].name.clone());
+                    triggers.activate_own(&packages[number]);
+                    triggers.set_configured(&packages[number].name);
+                }
+                Step::Trigger(number) => {
+                    steps.push(format!("[{}]", packages[number].name));
+                    triggers.take_pending(&packages[number].name);
+                }
+            }
+        }
+        steps
     }
 
     /// What dpkg 1.21 did with a mail server's packages, a part of its log.
@@ -266,7 +347,7 @@ mod tests {
             ),
         ];
         assert_eq!(
-            order(&packages),
+            steps(&packages),
             [
                 "cpio",
                 "libssl3",
@@ -295,9 +376,30 @@ mod tests {
             ]
         };
         let (one, two) = (cycle(false, true), cycle(true, false));
-        assert_eq!(order(&one)[0], "one");
-        assert_eq!(order(&two)[0], "two");
-        assert_eq!(order(&cycle(true, true)).len(), 3);
+        assert_eq!(steps(&one)[0], "one");
+        assert_eq!(steps(&two)[0], "two");
+        assert_eq!(steps(&cycle(true, true)).len(), 3);
+    }
+
+    #[test]
+    fn who_depends_on_one_that_waits_for_triggers_waits_too() {
+        let with = |name: &str, fields: &str, triggers: &str| {
+            let directives = parse_directives(triggers);
+            Package { directives, ..package(name, fields, true) }
+        };
+        let user = |triggers: &str| {
+            [
+                with("fonts", "", "interest new-font\ninterest-noawait new-text\n"),
+                with("font", "Depends: fonts\n", triggers),
+                with("printer", "Depends: font\n", ""),
+                with("reader", "Depends: fonts\n", ""),
+            ]
+        };
+        let waits = user("activate new-font\n");
+        assert_eq!(steps(&waits), ["fonts", "reader", "font", "[fonts]", "printer"]);
+        for not in ["activate-noawait new-font\n", "activate new-text\n"] {
+            assert_eq!(steps(&user(not)), ["fonts", "reader", "font", "printer", "[fonts]"]);
+        }
     }
 
     #[test]
@@ -306,7 +408,7 @@ mod tests {
             package("alone", "Depends: excluded, mta | nothing\n", true),
             package("mail", "Provides: mta\nDepends: alone\n", true),
         ];
-        assert_eq!(order(&packages).len(), 2);
+        assert_eq!(steps(&packages).len(), 2);
     }
 
     #[test]

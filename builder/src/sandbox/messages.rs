@@ -99,6 +99,11 @@ pub(super) enum RootOperation {
         target: String,
         owner: (u32, u32),
     },
+    SetAttributes {
+        path: String,
+        mode: u32,
+        owner: (u32, u32),
+    },
     Rename {
         from: String,
         to: String,

@@ -190,6 +190,19 @@ impl Root {
         self.ask(&RootOperation::MakeSymlink { path, target, owner })
     }
 
+    /// Sets the mode and owner of a file or directory that is there.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`]; a symbolic link is an error.
+    pub fn set_attributes(
+        &self,
+        path: &str,
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Result<(), SandboxError> {
+        self.ask(&RootOperation::SetAttributes { path: path.into(), mode, owner })
+    }
+
     /// Renames a file, link or (if it is not part of a lower tree) directory.
     ///
     /// # Errors

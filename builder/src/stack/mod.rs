@@ -8,7 +8,6 @@
 //!   of Debian policy 7.6), and only what dpkg would refuse is a clash;
 //! - a directory has the metadata of the package that was unpacked first;
 //! - a diverted path is moved, except for the package that diverts (dpkg-divert(1));
-//! - an override sets mode and owner (dpkg-statoverride(1));
 //! - a directory over another tree's symbolic link means the link's target, as dpkg follows it.
 
 mod diversion;
@@ -49,15 +48,6 @@ pub struct Clash {
     pub second: String,
 }
 
-/// What dpkg's database says about paths beyond the packages' own lists.
-#[derive(Debug, Clone, Default)]
-pub struct PathRules {
-    /// Diversions.
-    pub diversions: Vec<Diversion>,
-    /// Overrides of mode and owner.
-    pub overrides: Vec<StatOverride>,
-}
-
 type Claim<'a> = (usize, &'a ListingEntry);
 
 /// Finds the corrections for packages that are stacked.
@@ -65,7 +55,7 @@ type Claim<'a> = (usize, &'a ListingEntry);
 /// `replaces(a, b)` says whether member `a` declares Replaces for member `b`.
 pub fn corrections(
     members: &[Member<'_>],
-    rules: &PathRules,
+    diversions: &[Diversion],
     replaces: &dyn Fn(usize, usize) -> bool,
 ) -> Result<Vec<Correction>, Vec<Clash>> {
     let mut claims: HashMap<&TreePath, Vec<Claim<'_>>> = HashMap::new();
@@ -74,19 +64,17 @@ pub fn corrections(
             claims.entry(&item.entry.path).or_default().push((number, item));
         }
     }
-    let mut state = State { members, rules, replaces, found: BTreeMap::new(), clashes: Vec::new() };
+    let mut state =
+        State { members, diversions, replaces, found: BTreeMap::new(), clashes: Vec::new() };
     let mut links: Vec<(TreePath, String)> = Vec::new();
     for (path, claims) in &claims {
-        if claims.len() > 1 || rules.diversions.iter().any(|rule| rule.from == **path) {
+        if claims.len() > 1 || diversions.iter().any(|rule| rule.from == **path) {
             state.resolve(path, claims, &mut links);
         }
     }
     links.sort();
     for (path, target) in &links {
         state.move_below_link(path, target);
-    }
-    for rule in &rules.overrides {
-        state.apply_override(rule, claims.get(&rule.path).map_or(&[], Vec::as_slice));
     }
     match state.clashes.is_empty() {
         true => Ok(state.found.into_values().collect()),
@@ -99,7 +87,7 @@ pub fn corrections(
 
 struct State<'a> {
     members: &'a [Member<'a>],
-    rules: &'a PathRules,
+    diversions: &'a [Diversion],
     replaces: &'a dyn Fn(usize, usize) -> bool,
     found: BTreeMap<TreePath, Correction>,
     clashes: Vec<Clash>,
@@ -159,7 +147,7 @@ impl State<'_> {
     }
 
     fn resolve_file(&mut self, path: &TreePath, claims: &[Claim<'_>]) {
-        let diversion = self.rules.diversions.iter().find(|rule| rule.from == *path);
+        let diversion = self.diversions.iter().find(|rule| rule.from == *path);
         let (moved, kept): (Vec<Claim<'_>>, Vec<Claim<'_>>) =
             claims.iter().partition(|(number, _)| {
                 diversion
@@ -221,18 +209,6 @@ impl State<'_> {
                     self.put(to, (number, item));
                 }
             }
-        }
-    }
-
-    fn apply_override(&mut self, rule: &StatOverride, claims: &[Claim<'_>]) {
-        if let Some(last) = claims.last()
-            && !self.found.contains_key(&rule.path)
-        {
-            self.put(rule.path.clone(), *last);
-        }
-        if let Some(correction) = self.found.get_mut(&rule.path) {
-            let entry = &mut correction.entry;
-            (entry.mode, entry.uid, entry.gid) = (rule.mode, rule.uid, rule.gid);
         }
     }
 }
@@ -303,13 +279,13 @@ mod tests {
 
     fn found(
         members: &[(&str, &Listing)],
-        rules: &PathRules,
+        diversions: &[Diversion],
         replaces: &[(usize, usize)],
     ) -> Result<Vec<(String, Option<usize>)>, Vec<Clash>> {
         let members: Vec<Member<'_>> =
             members.iter().map(|(name, listing)| Member { name, listing }).collect();
         let replaces = |a, b| replaces.contains(&(a, b));
-        let found = corrections(&members, rules, &replaces)?;
+        let found = corrections(&members, diversions, &replaces)?;
         let brief = |it: Correction| (it.entry.path.to_string(), it.content.map(|(at, _)| at));
         Ok(found.into_iter().map(brief).collect())
     }
@@ -317,21 +293,20 @@ mod tests {
     #[test]
     fn only_what_dpkg_refuses_is_a_clash() {
         let (a, b) = (listing(&[("usr/x", "one")]), listing(&[("usr/x", "two")]));
-        let rules = PathRules::default();
-        let clash = found(&[("a", &a), ("b", &b)], &rules, &[]).unwrap_err();
+        let clash = found(&[("a", &a), ("b", &b)], &[], &[]).unwrap_err();
         assert_eq!(clash[0].to_string(), "a and b both have /usr/x, and neither declares Replaces");
-        let second = found(&[("a", &a), ("b", &b)], &rules, &[(1, 0)]).unwrap();
+        let second = found(&[("a", &a), ("b", &b)], &[], &[(1, 0)]).unwrap();
         assert_eq!(second, [("usr/x".into(), Some(1))]);
-        let first = found(&[("a", &a), ("b", &b)], &rules, &[(0, 1)]).unwrap();
+        let first = found(&[("a", &a), ("b", &b)], &[], &[(0, 1)]).unwrap();
         assert_eq!(first, [("usr/x".into(), Some(0))], "Replaces holds in either order");
-        assert_eq!(found(&[("a", &a), ("c", &a)], &rules, &[]).unwrap(), []);
+        assert_eq!(found(&[("a", &a), ("c", &a)], &[], &[]).unwrap(), []);
     }
 
     #[test]
     fn the_first_package_decides_about_a_directory() {
         let a = listing(&[("var", "d 755"), ("var/mail", "d 2775")]);
         let b = listing(&[("var", "d 755"), ("var/mail", "d 755")]);
-        let found = found(&[("a", &a), ("b", &b)], &PathRules::default(), &[]).unwrap();
+        let found = found(&[("a", &a), ("b", &b)], &[], &[]).unwrap();
         assert_eq!(found, [("var/mail".into(), None)]);
     }
 
@@ -339,19 +314,14 @@ mod tests {
     fn diversions_move_others_files_and_not_the_diverters() {
         let moreutils = listing(&[("usr/bin/parallel", "old"), ("usr/bin/ts", "ts")]);
         let parallel = listing(&[("usr/bin/parallel", "new")]);
-        let rules = PathRules {
-            diversions: parse_diversions(
-                "/usr/bin/parallel\n/usr/bin/parallel.moreutils\nparallel\n",
-            )
-            .unwrap(),
-            ..PathRules::default()
-        };
-        let both = found(&[("moreutils", &moreutils), ("parallel", &parallel)], &rules, &[]);
+        let diversions =
+            parse_diversions("/usr/bin/parallel\n/usr/bin/parallel.moreutils\nparallel\n").unwrap();
+        let both = found(&[("moreutils", &moreutils), ("parallel", &parallel)], &diversions, &[]);
         assert_eq!(
             both.unwrap(),
             [("usr/bin/parallel".into(), Some(1)), ("usr/bin/parallel.moreutils".into(), Some(0))]
         );
-        let alone = found(&[("moreutils", &moreutils)], &rules, &[]).unwrap();
+        let alone = found(&[("moreutils", &moreutils)], &diversions, &[]).unwrap();
         assert_eq!(
             alone,
             [("usr/bin/.wh.parallel".into(), None), ("usr/bin/parallel.moreutils".into(), Some(0))]
@@ -362,19 +332,7 @@ mod tests {
     fn a_directory_over_a_symlink_moves_to_its_target() {
         let base = listing(&[("run", "d 755"), ("var", "d 755"), ("var/run", "l /run")]);
         let other = listing(&[("var", "d 755"), ("var/run", "d 755"), ("var/run/x", "x")]);
-        let found = found(&[("base", &base), ("other", &other)], &PathRules::default(), &[]);
+        let found = found(&[("base", &base), ("other", &other)], &[], &[]);
         assert_eq!(found.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
-    }
-
-    #[test]
-    fn an_override_sets_mode_and_owner() {
-        let a = listing(&[("usr/bin/x", "x")]);
-        let rules = PathRules {
-            overrides: vec![StatOverride { path: path("usr/bin/x"), mode: 0o4755, uid: 0, gid: 7 }],
-            ..PathRules::default()
-        };
-        let members = [Member { name: "a", listing: &a }];
-        let found = corrections(&members, &rules, &|_, _| false).unwrap();
-        assert_eq!((found[0].entry.mode, found[0].entry.gid), (0o4755, 7));
     }
 }

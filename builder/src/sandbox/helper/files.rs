@@ -161,6 +161,28 @@ pub(super) fn make_symlink(
     result.at(place, path)
 }
 
+/// Sets the mode and owner of an entry that is no symbolic link.
+pub(super) fn set_attributes(
+    root: &OwnedFd,
+    path: &str,
+    mode: u32,
+    owner: (u32, u32),
+) -> Result<(), Failure> {
+    let (parent, name) = parent(root, path)?;
+    let place = "set the mode and owner of";
+    let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).at(place, path)?;
+    if file_type(&stat) == FileType::Symlink {
+        return Err(Errno::LOOP).at(place, path);
+    }
+    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+    // The owner first: a change of it clears bits of the mode.
+    rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .and_then(|()| {
+            rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
+        })
+        .at(place, path)
+}
+
 /// Renames an entry.
 pub(super) fn rename(root: &OwnedFd, from: &str, to: &str) -> Result<(), Failure> {
     let (old, old_name) = parent(root, from)?;

@@ -115,6 +115,9 @@ impl Supervisor {
                 RootOperation::MakeSymlink { path, target, owner } => {
                     caller.send(&files::make_symlink(&self.root, &path, &target, owner))
                 }
+                RootOperation::SetAttributes { path, mode, owner } => {
+                    caller.send(&files::set_attributes(&self.root, &path, mode, owner))
+                }
                 RootOperation::Rename { from, to } => {
                     caller.send(&files::rename(&self.root, &from, &to))
                 }
