@@ -340,12 +340,13 @@ impl Run<'_> {
     fn open(&self, name: &str, lower: &[PathBuf]) -> Result<OpenRoot, ConfigureError> {
         let upper = self.directory.join(format!("{name}-upper"));
         let work = self.directory.join(format!("{name}-work"));
-        let mut request = RootRequest::configure(lower.to_vec(), upper.clone(), work);
+        let lower = self.stage.checkouts.within_limit(lower.to_vec(), self.directory)?;
+        let mut request = RootRequest::configure(lower.clone(), upper.clone(), work);
         request.pid_base = Some(PROCESS_NUMBER);
         self.variation.apply_to_root(&mut request);
         let root = self.stage.checkouts.session()?.open_root(&request)?;
         tell_undisguised(&root, self.stage.progress);
-        Ok(OpenRoot { root, upper, lower: lower.to_vec() })
+        Ok(OpenRoot { root, upper, lower })
     }
 
     fn close(&self, open: OpenRoot, composition: &mut Composition) -> Result<(), ConfigureError> {

@@ -211,8 +211,8 @@ impl<'a> Queue<'a> {
                 continue;
             }
             is_ready = false;
-            let configured = targets().filter(|it| triggers.is_configured(&self.names[**it]));
-            match configured.last().and_then(|it| triggers.awaited(&self.names[*it]).first()) {
+            let mut configured = targets().filter(|it| triggers.is_configured(&self.names[**it]));
+            match configured.next_back().and_then(|it| triggers.awaited(&self.names[*it]).first()) {
                 Some(name) => helper = self.names.iter().position(|other| other == name),
                 None => helps = false,
             }

@@ -1,7 +1,7 @@
 //! Trees laid out on disk for sandboxes, each once.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
 
-use crate::sandbox::{Command, IdMap, Isolation, Resources, SandboxError, Session};
+use crate::sandbox::{Command, IdMap, Isolation, MAX_LOWERS, Resources, SandboxError, Session};
 
 /// Why a tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -165,11 +165,36 @@ impl<'a> Checkouts<'a> {
         Ok(paths)
     }
 
+    /// The trees to open a root over, the topmost first: where there are more than a root takes,
+    /// the lowest are merged into one below `directory`, which the caller removes.
+    pub fn within_limit(
+        &self,
+        mut lower: Vec<PathBuf>,
+        directory: &Path,
+    ) -> Result<Vec<PathBuf>, CheckoutError> {
+        if lower.len() > MAX_LOWERS {
+            let lowest = lower.split_off(MAX_LOWERS - 1);
+            let key = drystone_store::digest::BlobDigest::of(
+                lowest
+                    .iter()
+                    .map(|path| format!("{}\n", path.display()))
+                    .collect::<String>()
+                    .as_bytes(),
+            );
+            let merged = directory.join(format!("merged-{}", key.to_hex()));
+            if !merged.exists() {
+                self.session()?.merge(&lowest, &merged)?;
+            }
+            lower.push(merged);
+        }
+        Ok(lower)
+    }
+
     fn checkout(
         &self,
         session: &Session,
         output: &Output,
-        path: &std::path::Path,
+        path: &Path,
     ) -> Result<(), CheckoutError> {
         let error = |source| CheckoutError::Io { tree: output.path.to_string(), source };
         let hash = *output.path.hash();

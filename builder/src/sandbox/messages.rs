@@ -49,6 +49,11 @@ pub(super) enum Work {
     Emulate {
         line: String,
     },
+    /// Merges lower trees into one directory.
+    Merge {
+        lower: Vec<PathBuf>,
+        destination: PathBuf,
+    },
     /// Answers with [`ScanReply`], then with a descriptor for each index that is sent.
     Scan {
         upper: PathBuf,

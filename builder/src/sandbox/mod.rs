@@ -63,7 +63,7 @@ pub use scan::{Scan, ScanEntry};
 pub use session::Session;
 
 /// The most lower trees of one root: the kernel's limit of layers in an overlay, less the
-/// sandbox's own.
+/// sandbox's own. [`Session::merge`] makes one of several.
 pub const MAX_LOWERS: usize = 499;
 
 /// The version of what a sandboxed command can see; part of every derivation that runs one.

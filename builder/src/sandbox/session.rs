@@ -95,6 +95,17 @@ impl Session {
         self.work(&work, &[tar.as_fd()])
     }
 
+    /// Merges checked-out trees (the topmost first) into one at `destination`, which must not exist;
+    /// its parent must be on the same file system as the trees. Files are hard links to theirs, so
+    /// nothing may write to them.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`].
+    pub fn merge(&self, lower: &[PathBuf], destination: &Path) -> Result<(), SandboxError> {
+        let lower = lower.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        self.work(&Work::Merge { lower, destination: absolute(destination)? }, &[])
+    }
+
     /// Deletes a file or a directory with all below it; `Ok` when there is none.
     ///
     /// # Errors

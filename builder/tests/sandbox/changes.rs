@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use drystone_builder::sandbox::{Change, Scan, Session, Storage};
+use drystone_builder::sandbox::{Change, MAX_LOWERS, Scan, Session, Storage};
 use drystone_store::digest::FileHash;
-use drystone_store::tree::Kind;
+use drystone_store::tree::{Entry, Kind};
 
 use crate::world::{self, path, session, shell};
 
@@ -16,6 +16,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("files_are_read_and_written_from_outside", file_operations),
     ("an_upper_directory_on_a_tmpfs_works", scratch),
     ("a_root_can_be_opened_again", reopen),
+    ("more_trees_than_an_overlay_takes_are_merged", merged),
 ];
 
 /// One of each kind of change.
@@ -254,6 +255,12 @@ fn file_operations() {
     assert_eq!(root.list_directory("/opt").unwrap().unwrap(), [expected]);
     assert_eq!(root.look("/opt/none/x").unwrap(), None);
     assert_eq!(root.list_directory("/none").unwrap(), None);
+    root.set_attributes("/opt", 0o1750, (9, 10)).unwrap();
+    root.set_attributes("/etc/dir/c", 0o6711, (0, 4)).unwrap();
+    let seen = shell(&root, "stat -c '%a %u:%g %s' /opt /etc/dir/c");
+    assert!(seen.starts_with("1750 9:10 ") && seen.ends_with("\n6711 0:4 1\n"), "{seen}");
+    assert!(root.set_attributes("/opt/l", 0o755, (0, 0)).is_err(), "not through a link");
+    assert!(root.set_attributes("/opt/none", 0o755, (0, 0)).is_err());
     root.rename("/opt/l", "/opt/m").unwrap();
     root.delete("/opt").unwrap();
     root.delete("/opt").unwrap();
@@ -280,6 +287,45 @@ fn scratch() {
         ["etc", "etc/dir", "etc/dir/a", "etc/kept", "etc/kept/.wh.inner"].map(path).to_vec();
     assert_eq!(paths, expected);
     assert!(std::fs::read_dir(&place).unwrap().next().is_none(), "only the session sees it");
+}
+
+fn merged() {
+    let (session, place) = (session(), world::fresh());
+    let mut lower = vec![world::world().base.clone()];
+    for number in 0..MAX_LOWERS + 20 {
+        let mut spool = world::spool();
+        let directory = Entry { mode: 0o2750, uid: 3, gid: 4, ..Entry::directory(path("many")) };
+        spool.add_empty(directory).unwrap();
+        let name = path(&format!("many/{number}"));
+        spool.add_file(name.clone(), 0o640, b"x").unwrap();
+        if number % 4 == 1 {
+            let again = Entry::file(path(&format!("many/{number}-again")), 0o640, 1);
+            spool.add_empty(Entry { kind: Kind::HardLink { target: name }, ..again }).unwrap();
+        }
+        if number % 2 == 1 {
+            let gone = Entry::deletion(&path(&format!("many/{}", number - 1))).unwrap();
+            spool.add_empty(gone).unwrap();
+        }
+        let destination = place.join(format!("tree-{number}"));
+        world::checkout(&session, &mut spool, &destination);
+        lower.insert(0, destination);
+    }
+    let lowest = lower.split_off(MAX_LOWERS - 1);
+    session.merge(&lowest, &place.join("merged")).unwrap();
+    lower.push(place.join("merged"));
+    let mut request = world::request(&place, &[], None);
+    request.lower.clone_from(&lower);
+    let root = session.open_root(&request).unwrap();
+    let (storage, count) = (root.storage(), MAX_LOWERS + 20);
+    let script = "cd /many; set -- *[0-9]; echo $#; set -- *-again; echo $#; stat -c '%a %u:%g' .; \
+                  cat 1; [ 1 -ef 1-again ]; echo y > 3; rm 5";
+    let seen = shell(&root, script);
+    assert_eq!(seen, format!("{}\n{}\n2750 3:4\nx", count - count / 2, (count + 2) / 4));
+    root.close().unwrap();
+    let scan = session.scan(&place.join("upper"), &lower, storage).unwrap();
+    let changed = describe(&scan);
+    let changed: Vec<&str> = changed.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(changed, ["many", "many/.wh.5", "many/3"]);
 }
 
 fn reopen() {

@@ -1,7 +1,9 @@
-//! The merged lower trees as a plain copy, for hosts that refuse overlays.
+//! The merged lower trees as one directory: a plain copy for hosts that refuse overlays, or links
+//! where there are more trees than an overlay takes.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -12,11 +14,20 @@ use super::super::error::{At, Failure};
 use super::directory::{DIRECTORY, FILE, join};
 use super::lowers::{Found, Lowers, Merged};
 use super::metadata::{Metadata, file_type};
+use super::overlay::ensure_directory;
 use super::{checkout, descriptor_path};
 
-/// Fills the empty directory `upper` with the merged lower trees.
+/// Fills the empty directory `upper` with the merged lower trees, which may be written to then.
 pub(super) fn copy_lowers(lowers: &Lowers, upper: &OwnedFd) -> Result<(), Failure> {
-    let mut copy = Copy { lowers, upper, linked: HashMap::new() };
+    let mut copy = Copy { lowers, upper, linked: HashMap::new(), links: false };
+    copy.directory(&lowers.root(), "")
+}
+
+/// Makes a lower tree of several, whose files are links to theirs.
+pub(super) fn merge(lower: &[PathBuf], destination: &Path) -> Result<(), Failure> {
+    let lowers = Lowers::open(lower)?;
+    let made = ensure_directory(destination)?;
+    let mut copy = Copy { lowers: &lowers, upper: &made, linked: HashMap::new(), links: true };
     copy.directory(&lowers.root(), "")
 }
 
@@ -25,6 +36,8 @@ struct Copy<'a> {
     upper: &'a OwnedFd,
     /// The first name of each copied file that has several, by layer and inode.
     linked: HashMap<(usize, u64), String>,
+    /// Whether files are links to those of the lower trees.
+    links: bool,
 }
 
 impl Copy<'_> {
@@ -67,7 +80,7 @@ impl Copy<'_> {
     }
 
     fn file(&mut self, layer: usize, stat: &Stat, path: &str) -> Result<(), Failure> {
-        if stat.st_nlink > 1 {
+        if stat.st_nlink > 1 && !self.links {
             if let Some(first) = self.linked.get(&(layer, stat.st_ino)) {
                 let flags = AtFlags::empty();
                 return rustix::fs::linkat(self.upper, first, self.upper, path, flags)
@@ -76,6 +89,10 @@ impl Copy<'_> {
             self.linked.insert((layer, stat.st_ino), path.to_owned());
         }
         let root = self.lowers.layer(layer);
+        if self.links {
+            let flags = AtFlags::empty();
+            return rustix::fs::linkat(root, path, self.upper, path, flags).at("link", path);
+        }
         let source = rustix::fs::openat(root, path, FILE, Mode::empty()).at("open", path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let target = rustix::fs::openat(self.upper, path, flags, Mode::RUSR).at("create", path)?;

@@ -16,7 +16,7 @@ use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
 use super::processes::Processes;
-use super::{caller, checkout, descriptor_path, difference, directory, emulate, remove};
+use super::{caller, checkout, copy, descriptor_path, difference, directory, emulate, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
@@ -141,6 +141,7 @@ fn serve_work(descriptor: OwnedFd) {
             Some(tar) => checkout::checkout(File::from(tar), &destination),
             None => Err(Failure::request("a checkout without a tree")),
         },
+        Work::Merge { lower, destination } => copy::merge(&lower, &destination),
         Work::Remove { path } => remove::remove(&path),
         Work::Rename { from, to, sync } => rename(&from, &to, sync),
         Work::CreateDirectory { path } => create_directory(&path),
