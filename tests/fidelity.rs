@@ -405,6 +405,13 @@ const ODD: &[Deb<'_>] = &[
         control: &[("preinst", noting!("")), ("postinst", noting!(""))],
         ..NOTHING
     },
+    // What is unpacked and not configured has its configuration files under other names.
+    Deb {
+        name: "odd-peek",
+        fields: "Pre-Depends: odd-mode\nDepends: odd-late\n",
+        control: &[("preinst", noting!("ls /etc/odd-late.d >>/var/lib/odd-log\n"))],
+        ..NOTHING
+    },
     Deb {
         name: "odd-one",
         fields: "Depends: odd-two\n",

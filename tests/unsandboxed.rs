@@ -10,6 +10,7 @@ mod common;
 use std::process::Output;
 
 use common::refusing::refusing;
+use common::repository::{Deb, Repository};
 use common::{Project, World, can_run, expect_failure};
 
 /// `drystone build` where new namespaces and mounts are refused.
@@ -30,19 +31,55 @@ fn digest(answer: &[u8]) -> String {
     answer.trim_end().split_once('@').unwrap().1.to_owned()
 }
 
+/// Two rounds: what the first's script deletes must not come back in the second's, and trees that
+/// are equal stand there once.
+const LOCAL: [Deb<'_>; 3] = [
+    Deb {
+        name: "first",
+        version: "1",
+        fields: "",
+        files: &[
+            ("etc/first.conf", "configured\n"),
+            ("usr/share/first/gone", "gone\n"),
+            ("usr/share/first/kept", "kept\n"),
+        ],
+        control: &[
+            ("conffiles", "/etc/first.conf\n"),
+            ("postinst", "#!/bin/sh\nset -e\nrm /usr/share/first/gone\n"),
+        ],
+    },
+    Deb { name: "nothing", version: "1", fields: "", files: &[], control: &[] },
+    Deb {
+        name: "second",
+        version: "1",
+        fields: "Pre-Depends: first\nDepends: nothing\n",
+        files: &[],
+        control: &[
+            ("preinst", "#!/bin/sh\nset -e\nls /usr/share/first > /usr/share/first/seen\n"),
+            (
+                "postinst",
+                "#!/bin/sh\nset -e\nls /usr/share/first /etc/first* >> /usr/share/first/seen\n",
+            ),
+        ],
+    },
+];
+
 #[test]
 fn root_builds_the_same_image_without_a_sandbox() {
     if !can_run(&["bwrap"], true) {
         return;
     }
     let Some(world) = World::shared() else { return };
-    let project = world.project(
-        "bare",
-        r#"
+    let Some(repository) = Repository::new(&world.path("repository")) else { return };
+    for deb in &LOCAL {
+        repository.add(deb);
+    }
+    repository.publish(&[]);
+    let text = r#"
 name = "bare"
 [debian]
 suite = "bookworm"
-packages = ["dbus", "cron"]
+packages = ["dbus", "cron", { name = "second", from = "local" }]
 [recipe.hello]
 source = "hello"
 script = 'mkdir -p "$out/srv" && cat word > "$out/srv/word"'
@@ -50,8 +87,9 @@ script = 'mkdir -p "$out/srv" && cat word > "$out/srv/word"'
 recipes = ["hello"]
 [finish]
 script = "echo done > /etc/finished"
-"#,
-    );
+"#;
+    let table = repository.table(&repository.serve());
+    let project = world.project("bare", &format!("{text}{table}"));
     // No earlier run has built it.
     project.write("hello/word", &world.path("").display().to_string());
 
@@ -64,6 +102,10 @@ script = "echo done > /etc/finished"
     assert!(said.contains("--sandbox=none: scripts run as this machine's root"), "{said}");
     let sandboxed = world.build(&project, &[]);
     assert_eq!(digest(&bare.stdout), sandboxed.digest, "{said}");
+    let root = sandboxed.root();
+    let seen = root.at("usr/share/first/seen").text();
+    assert_eq!(seen, "kept\nseen\n/etc/first.conf\n\n/usr/share/first:\nkept\nseen\n");
+    assert!(root.get("usr/share/first/gone").is_none());
     // The store of the other builds has nothing of it.
     assert!(world.store.join("unsandboxed/db.sqlite").exists());
     let again = build(&world, &project, &[]);

@@ -137,7 +137,7 @@ impl FinishScript<'_> {
         let session = self.checkouts.session()?;
         let mut lower = self.checkouts.ensure(&self.root)?;
         lower.reverse();
-        let lower = self.checkouts.within_limit(lower, directory)?;
+        let lower = self.checkouts.stackable(lower, directory)?;
         let upper = directory.join("upper");
         let mut request =
             RootRequest::configure(lower.clone(), upper.clone(), directory.join("work"));

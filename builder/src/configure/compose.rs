@@ -1,8 +1,10 @@
 //! Putting together what configuration changed, from the differences of each sandbox root.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-use drystone_store::listing::Listing;
+use drystone_store::digest::FileHash;
+use drystone_store::listing::{Listing, ListingEntry};
 use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
 use super::ConfigureError;
@@ -12,8 +14,8 @@ use crate::sandbox::Scan;
 /// The difference in the making.
 pub struct Composition {
     spool: TreeSpool,
-    /// Paths of the trees below: only these need a deletion when they go.
-    visible: HashSet<TreePath>,
+    /// The trees below, the topmost last.
+    trees: Vec<Arc<Listing>>,
     /// Directories that are here only as parents.
     parents: BTreeSet<TreePath>,
 }
@@ -26,11 +28,11 @@ impl Composition {
 
     /// Starts with a tree.
     pub fn new(spool: TreeSpool) -> Self {
-        Self { spool, visible: HashSet::new(), parents: BTreeSet::new() }
+        Self { spool, trees: Vec::new(), parents: BTreeSet::new() }
     }
 
     /// A tree is stacked above all that was composed so far: its files win.
-    pub fn stack(&mut self, listing: &Listing) {
+    pub fn stack(&mut self, listing: Arc<Listing>) {
         for item in listing.entries() {
             let path = &item.entry.path;
             if item.entry.kind != Kind::Directory {
@@ -39,8 +41,24 @@ impl Composition {
             if let Ok(deletion) = Entry::deletion(path) {
                 self.spool.remove(&deletion.path);
             }
-            self.visible.insert(path.clone());
         }
+        self.trees.push(listing);
+    }
+
+    /// What the trees below have at a path.
+    fn below(&self, path: &TreePath) -> Option<&ListingEntry> {
+        let above = std::iter::successors(Some(path.clone()), TreePath::parent);
+        let deletions: Vec<TreePath> =
+            above.filter_map(|path| Entry::deletion(&path).ok()).map(|entry| entry.path).collect();
+        for tree in self.trees.iter().rev() {
+            if let Some(item) = tree.find(path) {
+                return Some(item);
+            }
+            if deletions.iter().any(|deletion| tree.find(deletion).is_some()) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Adds the difference that one root gave.
@@ -86,7 +104,8 @@ impl Composition {
     fn delete(&mut self, gone: &TreePath, deletion: Entry) -> Result<(), ConfigureError> {
         self.spool.remove(gone);
         self.remove_below(gone);
-        if self.visible.contains(gone) {
+        // Only what is below needs a deletion when it goes.
+        if self.below(gone).is_some() {
             self.spool.replace(deletion, &mut std::io::empty())?;
         }
         Ok(())
@@ -112,6 +131,25 @@ impl Composition {
         }
     }
 
+    /// Files that were out of the way for more than one root, and are back as they were unpacked,
+    /// are no change.
+    fn remove_unchanged(&mut self) -> Result<(), ConfigureError> {
+        let alike: Vec<(TreePath, Option<FileHash>)> = self
+            .spool
+            .entries()
+            .filter(|entry| matches!(entry.kind, Kind::File { .. }))
+            .filter_map(|entry| self.below(&entry.path).filter(|item| item.entry == *entry))
+            .map(|item| (item.entry.path.clone(), item.hash))
+            .collect();
+        for (path, hash) in alike {
+            let content = self.spool.content(&path)?;
+            if content.is_some() && content.map(|bytes| FileHash::of(&bytes)) == hash {
+                self.spool.remove(&path);
+            }
+        }
+        Ok(())
+    }
+
     fn remove_below(&mut self, path: &TreePath) {
         let below: Vec<TreePath> = self
             .spool
@@ -132,6 +170,7 @@ impl Composition {
         mut self,
         table: &StateTable,
     ) -> Result<(TreeSpool, Vec<(TreePath, usize)>), ConfigureError> {
+        self.remove_unchanged()?;
         let mut removed = Vec::new();
         let entries: Vec<Entry> =
             self.spool.entries().filter(|entry| entry.kind != Kind::Deletion).cloned().collect();

@@ -58,7 +58,7 @@ struct State {
     noted: BTreeMap<usize, PackageState>,
     attribution: Attribution,
     accounts: [String; 4],
-    /// By package, configuration files that are not yet in their place.
+    /// By package that is unpacked, configuration files that are not yet in their place.
     aside: BTreeMap<usize, Vec<String>>,
 }
 
@@ -83,7 +83,7 @@ impl Run<'_> {
         let status = database::status(installed)?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {
-            composition.stack(stage.listing(output)?.as_ref());
+            composition.stack(stage.listing(output)?);
         }
         database::add_files(
             composition.spool(),
@@ -121,6 +121,7 @@ impl Run<'_> {
                     &format!("preinst-{number}"),
                     &[&[guards.clone(), database.clone()], lower.as_slice()].concat(),
                 )?;
+                self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
                 self.write_status(&open.root, &state, &unpacked)?;
                 self.start_accounts(&open.root, &mut state)?;
                 overrides = Some(overrides_in(&open.root)?);
@@ -128,9 +129,7 @@ impl Run<'_> {
                     self.script(&open.root, &mut state, package, "preinst", &["install"])?;
                 }
                 diversions = diversions_in(&open.root)?;
-                let upper = open.upper.clone();
-                self.close(open, &mut composition)?;
-                lower.insert(0, upper);
+                self.close(open, &mut lower, &mut composition)?;
                 self.stack(&late, &mut lower, &mut composition)?;
                 unpacked.extend(&late);
             }
@@ -144,13 +143,7 @@ impl Run<'_> {
                     None => overrides_in(&open.root)?,
                 };
                 self.apply_overrides(&open.root, &mut state, &overrides, &round.unpack)?;
-                match number == last {
-                    true => {
-                        let unpacked = self.unconfigured(&state);
-                        self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
-                    }
-                    false => self.set_conffiles_aside(&open.root, &mut state, &round.configure)?,
-                }
+                self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
             }
             self.write_status(&open.root, &state, &unpacked)?;
             self.start_accounts(&open.root, &mut state)?;
@@ -187,9 +180,7 @@ impl Run<'_> {
             } else {
                 diversions = diversions_in(&open.root)?;
             }
-            let upper = open.upper.clone();
-            self.close(open, &mut composition)?;
-            lower.insert(0, upper);
+            self.close(open, &mut lower, &mut composition)?;
         }
         let (mut spool, removed) = composition.finish(table)?;
         let mut attribution = state.attribution;
@@ -305,7 +296,7 @@ impl Run<'_> {
     ) -> Result<(), ConfigureError> {
         for &number in packages {
             let output = &self.stage.packages[number].data;
-            composition.stack(self.stage.listing(output)?.as_ref());
+            composition.stack(self.stage.listing(output)?);
             lower.insert(0, self.stage.checkout(output)?);
         }
         Ok(())
@@ -340,7 +331,7 @@ impl Run<'_> {
     fn open(&self, name: &str, lower: &[PathBuf]) -> Result<OpenRoot, ConfigureError> {
         let upper = self.directory.join(format!("{name}-upper"));
         let work = self.directory.join(format!("{name}-work"));
-        let lower = self.stage.checkouts.within_limit(lower.to_vec(), self.directory)?;
+        let lower = self.stage.checkouts.stackable(lower.to_vec(), self.directory)?;
         let mut request = RootRequest::configure(lower.clone(), upper.clone(), work);
         request.pid_base = Some(PROCESS_NUMBER);
         self.variation.apply_to_root(&mut request);
@@ -349,10 +340,21 @@ impl Run<'_> {
         Ok(OpenRoot { root, upper, lower })
     }
 
-    fn close(&self, open: OpenRoot, composition: &mut Composition) -> Result<(), ConfigureError> {
+    /// Closes a root, adds what was changed to the composition, and puts it on top of `lower`.
+    fn close(
+        &self,
+        open: OpenRoot,
+        lower: &mut Vec<PathBuf>,
+        composition: &mut Composition,
+    ) -> Result<(), ConfigureError> {
         let storage: Storage = open.root.storage();
         open.root.close()?;
         let scan = self.stage.checkouts.session()?.scan(&open.upper, &open.lower, storage)?;
+        if storage == Storage::Copy {
+            // A copy is the whole root, and what is not in it was deleted.
+            lower.clear();
+        }
+        lower.insert(0, open.upper);
         composition.apply(&scan)
     }
 
@@ -473,9 +475,15 @@ impl Run<'_> {
         &self,
         root: &Root,
         state: &mut State,
-        packages: &[usize],
+        unpacked: &[usize],
     ) -> Result<(), ConfigureError> {
-        for &number in packages {
+        for &number in unpacked {
+            if state.triggers.is_configured(&self.stage.packages[number].info_name())
+                || state.aside.contains_key(&number)
+            {
+                continue;
+            }
+            let mut aside = Vec::new();
             for file in self.stage.packages[number].conffiles() {
                 // Where a diversion leads elsewhere, what stands here is another's.
                 let Some(content) = root.read_file(&file.path).ok().flatten() else { continue };
@@ -487,8 +495,9 @@ impl Run<'_> {
                     continue;
                 }
                 root.rename(&file.path, &format!("{}{NEW_CONFFILE}", file.path))?;
-                state.aside.entry(number).or_default().push(file.path);
+                aside.push(file.path);
             }
+            state.aside.insert(number, aside);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Trees laid out on disk for sandboxes, each once.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -165,13 +166,17 @@ impl<'a> Checkouts<'a> {
         Ok(paths)
     }
 
-    /// The trees to open a root over, the topmost first: where there are more than a root takes,
-    /// the lowest are merged into one below `directory`, which the caller removes.
-    pub fn within_limit(
+    /// Trees as the kernel takes them for a root, the topmost first. None may be there twice, as
+    /// those of two packages without files would be: the upper one hides the other. Where there are
+    /// more than a root takes, the lowest are merged into one below `directory`, which the caller
+    /// removes.
+    pub fn stackable(
         &self,
         mut lower: Vec<PathBuf>,
         directory: &Path,
     ) -> Result<Vec<PathBuf>, CheckoutError> {
+        let mut seen = HashSet::new();
+        lower.retain(|path| seen.insert(path.clone()));
         if lower.len() > MAX_LOWERS {
             let lowest = lower.split_off(MAX_LOWERS - 1);
             let key = drystone_store::digest::BlobDigest::of(

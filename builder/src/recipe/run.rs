@@ -307,7 +307,7 @@ impl Job<'_> {
             self.root.iter().chain([&self.source]).chain(&self.tools.trees).collect();
         let mut lower: Vec<PathBuf> = bench.checkouts.ensure(&trees)?;
         lower.reverse();
-        let lower = bench.checkouts.within_limit(lower, directory)?;
+        let lower = bench.checkouts.stackable(lower, directory)?;
         let mut request =
             RootRequest::configure(lower, directory.join("upper"), directory.join("work"));
         request.profile = Profile::Recipe;
