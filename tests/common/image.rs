@@ -173,7 +173,10 @@ impl RootTree {
 
     fn remove_below(&mut self, path: &str) {
         let prefix = format!("{path}/");
-        self.0.retain(|other, _| !other.starts_with(&prefix));
+        let below = self.0.range(prefix.clone()..).map(|(other, _)| other);
+        let below: Vec<String> =
+            below.take_while(|other| other.starts_with(&prefix)).cloned().collect();
+        below.iter().for_each(|path| drop(self.0.remove(path)));
     }
 }
 
