@@ -5,9 +5,9 @@
 //!
 //! ```text
 //!   guards            policy-rc.d and start-stop-daemon, so that no service starts
-//!   corrections       who owns a path that several packages claim
 //!   dpkg database     written by hand, packages "unpacked"
-//!   new packages      with preinst: stacked after their preinst ran
+//!   corrections       who owns a path that several packages claim   } once for each
+//!   new packages      with preinst: stacked after their preinst ran } round
 //!   ----------------  stage 2 above, stage 1 below
 //!   stage 1's result
 //!   Essential packages
