@@ -392,6 +392,7 @@ const ODD: &[Deb<'_>] = &[
                 "postinst",
                 noting!(
                     "dpkg-statoverride --add root mail 640 /usr/share/odd-mode/later\n\
+                     mkdir -p /var/lib/odd-empty/inner\n\
                      dpkg-statoverride --add root mail 2750 /usr/share/odd-mode-later\n"
                 ),
             ),
