@@ -47,18 +47,13 @@ impl Composition {
 
     /// What the trees below have at a path.
     fn below(&self, path: &TreePath) -> Option<&ListingEntry> {
-        let above = std::iter::successors(Some(path.clone()), TreePath::parent);
-        let deletions: Vec<TreePath> =
-            above.filter_map(|path| Entry::deletion(&path).ok()).map(|entry| entry.path).collect();
-        for tree in self.trees.iter().rev() {
-            if let Some(item) = tree.find(path) {
-                return Some(item);
-            }
-            if deletions.iter().any(|deletion| tree.find(deletion).is_some()) {
-                return None;
-            }
-        }
-        None
+        let mut trees = self.trees.iter().enumerate().rev();
+        let (at, item) = trees.find_map(|(at, tree)| Some((at, tree.find(path)?)))?;
+        let above = &self.trees[at + 1..];
+        let is_deleted = std::iter::successors(Some(path.clone()), TreePath::parent)
+            .filter_map(|path| Entry::deletion(&path).ok())
+            .any(|deletion| above.iter().any(|tree| tree.find(&deletion.path).is_some()));
+        (!is_deleted).then_some(item)
     }
 
     /// Adds the difference that one root gave.

@@ -74,12 +74,11 @@ impl Run<'_> {
     pub(super) fn run(&self, table: &StateTable) -> Result<Ran, ConfigureError> {
         let stage = self.stage;
         let mut state = self.initial_state();
-        let everyone: Vec<&Package> = stage.everyone().collect();
         // The stage's own packages first, by their numbers.
         let by_number = self.by_number();
         let information = stage.information()?;
-        let database = self.add_database(&everyone, information, &state.triggers)?;
-        let installed = everyone.iter().map(|&package| (package, in_state(INSTALLED)));
+        let database = self.add_database(&by_number, information, &state.triggers)?;
+        let installed = by_number.iter().map(|&package| (package, in_state(INSTALLED)));
         let status = database::status(installed)?;
         let mut composition = Composition::new(stage.store.spool());
         for output in stage.trees_below() {

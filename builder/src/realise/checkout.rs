@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use drystone_store::digest::DerivationId;
+use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
@@ -179,13 +179,8 @@ impl<'a> Checkouts<'a> {
         lower.retain(|path| seen.insert(path.clone()));
         if lower.len() > MAX_LOWERS {
             let lowest = lower.split_off(MAX_LOWERS - 1);
-            let key = drystone_store::digest::BlobDigest::of(
-                lowest
-                    .iter()
-                    .map(|path| format!("{}\n", path.display()))
-                    .collect::<String>()
-                    .as_bytes(),
-            );
+            let paths: String = lowest.iter().map(|path| format!("{}\n", path.display())).collect();
+            let key = BlobDigest::of(paths.as_bytes());
             let merged = directory.join(format!("merged-{}", key.to_hex()));
             if !merged.exists() {
                 self.session()?.merge(&lowest, &merged)?;

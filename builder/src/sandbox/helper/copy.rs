@@ -80,18 +80,18 @@ impl Copy<'_> {
     }
 
     fn file(&mut self, layer: usize, stat: &Stat, path: &str) -> Result<(), Failure> {
-        if stat.st_nlink > 1 && !self.links {
+        let root = self.lowers.layer(layer);
+        if self.links {
+            let flags = AtFlags::empty();
+            return rustix::fs::linkat(root, path, self.upper, path, flags).at("link", path);
+        }
+        if stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&(layer, stat.st_ino)) {
                 let flags = AtFlags::empty();
                 return rustix::fs::linkat(self.upper, first, self.upper, path, flags)
                     .at("link", path);
             }
             self.linked.insert((layer, stat.st_ino), path.to_owned());
-        }
-        let root = self.lowers.layer(layer);
-        if self.links {
-            let flags = AtFlags::empty();
-            return rustix::fs::linkat(root, path, self.upper, path, flags).at("link", path);
         }
         let source = rustix::fs::openat(root, path, FILE, Mode::empty()).at("open", path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

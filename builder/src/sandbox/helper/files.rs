@@ -169,18 +169,9 @@ pub(super) fn set_attributes(
     owner: (u32, u32),
 ) -> Result<(), Failure> {
     let (parent, name) = parent(root, path)?;
-    let place = "set the mode and owner of";
-    let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).at(place, path)?;
-    if file_type(&stat) == FileType::Symlink {
-        return Err(Errno::LOOP).at(place, path);
-    }
-    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-    // The owner first: a change of it clears bits of the mode.
-    rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .and_then(|()| {
-            rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
-        })
-        .at(place, path)
+    let entry = rustix::fs::openat(&parent, name, directory::FILE, Mode::empty())
+        .at("open, inside the root,", path)?;
+    own(&entry, mode, owner, path)
 }
 
 /// Renames an entry.
