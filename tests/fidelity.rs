@@ -413,6 +413,30 @@ const ODD: &[Deb<'_>] = &[
         control: &[("preinst", noting!("ls /etc/odd-late.d >>/var/lib/odd-log\n"))],
         ..NOTHING
     },
+    // Each preinst sees what was unpacked before its own package, and no more.
+    Deb {
+        name: "odd-seen-a",
+        files: &[("usr/share/odd-seen/a", "a\n"), ("usr/bin/odd-seen", "#!/bin/sh\necho seen\n")],
+        control: &[(
+            "preinst",
+            noting!("ls /usr/share/odd-seen >>/var/lib/odd-log 2>&1 || true\n"),
+        )],
+        ..NOTHING
+    },
+    Deb { name: "odd-seen-b", files: &[("usr/share/odd-seen/b", "b\n")], ..NOTHING },
+    Deb {
+        name: "odd-seen-c",
+        files: &[("usr/share/odd-seen/c", "c\n")],
+        control: &[(
+            "preinst",
+            noting!(
+                "ls /usr/share/odd-seen >>/var/lib/odd-log\n\
+                 if command -v odd-seen >/dev/null; then mkdir -p /var/lib/odd-seen; fi\n"
+            ),
+        )],
+        ..NOTHING
+    },
+    Deb { name: "odd-seen-d", files: &[("usr/share/odd-seen/d", "d\n")], ..NOTHING },
     Deb {
         name: "odd-one",
         fields: "Depends: odd-two\n",

@@ -3,11 +3,12 @@
 #
 # Needs root on Debian or a relative of it. A test whose program is missing says so and passes, so
 # this script is a convenience for people and a must for CI. It asks apt-get only for what is missing.
+# Packages that its arguments name come too (.ci/long).
 set -eu
 
 packages="
     apt-utils bubblewrap ca-certificates containerd curl docker-registry docker.io dpkg-dev e2fsprogs gcc git gnupg gpgv iproute2 jq
-    mmdebstrap mount openssl passwd podman runc skopeo uidmap umoci util-linux xz-utils zstd
+    mmdebstrap mount openssl passwd podman runc skopeo uidmap umoci util-linux xz-utils zstd $*
 "
 # Debian 13 has the docker command in a package of its own.
 if apt-cache show docker-cli >/dev/null 2>&1; then

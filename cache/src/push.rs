@@ -14,8 +14,8 @@ use crate::error::RegistryError;
 use crate::reference::{Tag, Target};
 use crate::repository::{Repository, Stored, Upload};
 
-/// Blobs under way at once; the registry's own bounds are below that.
-const PARALLEL: usize = 16;
+/// Blobs that are asked after or under way at once; the registry's own bounds are below that.
+pub const PARALLEL: usize = 16;
 
 /// An image as it is pushed.
 #[derive(Debug, Clone)]

@@ -101,54 +101,41 @@ impl Run<'_> {
             true => vec![Round {
                 unpack: (0..stage.packages.len()).collect(),
                 configure: (0..stage.packages.len()).collect(),
+                preinst: None,
             }],
             false => rounds(&stage.packages),
         };
         let mut unpacked: Vec<usize> = Vec::new();
         let last = rounds.len() - 1;
-        let mut diversions = Vec::new();
+        let mut diversions = match is_first {
+            true => Vec::new(),
+            false => diversions_below(&lower)?,
+        };
+        let mut overrides = None;
         for (number, round) in rounds.iter().enumerate() {
-            let (late, early): (Vec<usize>, Vec<usize>) = round
-                .unpack
-                .iter()
-                .partition(|&&n| !is_first && stage.packages[n].has_script("preinst"));
-            self.stack(&early, &mut lower, &mut composition)?;
-            unpacked.extend(&early);
-            let mut overrides = None;
-            if !late.is_empty() {
-                let open = self.open(
-                    &format!("preinst-{number}"),
-                    &[&[guards.clone(), database.clone()], lower.as_slice()].concat(),
-                )?;
-                self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
-                self.write_status(&open.root, &state, &unpacked)?;
-                self.start_accounts(&open.root, &mut state)?;
-                overrides = Some(overrides_in(&open.root)?);
-                for &package in &late {
-                    self.script(&open.root, &mut state, package, "preinst", &["install"])?;
-                }
-                diversions = diversions_in(&open.root)?;
-                self.close(open, &mut lower, &mut composition)?;
-                self.stack(&late, &mut lower, &mut composition)?;
-                unpacked.extend(&late);
-            }
+            self.stack(&round.unpack, &mut lower, &mut composition)?;
+            unpacked.extend(&round.unpack);
             // Above what scripts did before: dpkg has just unpacked what they correct.
             lower.splice(0..0, self.corrections(&unpacked, round.unpack.len(), &diversions)?);
             let full = [&[guards.clone(), database.clone()], lower.as_slice()].concat();
-            let open = self.open(&format!("configure-{number}"), &full)?;
+            let open = self.open(&format!("round-{number}"), &full)?;
+            let root = &open.root;
             if !is_first {
-                let overrides = match overrides {
+                let overrides = match &overrides {
                     Some(overrides) => overrides,
-                    None => overrides_in(&open.root)?,
+                    None => overrides.insert(overrides_in(root)?),
                 };
-                self.apply_overrides(&open.root, &mut state, &overrides, &round.unpack)?;
-                self.set_conffiles_aside(&open.root, &mut state, &unpacked)?;
+                self.apply_overrides(root, &mut state, overrides, &round.unpack)?;
+                self.set_conffiles_aside(root, &mut state, &unpacked)?;
             }
-            self.write_status(&open.root, &state, &unpacked)?;
-            self.start_accounts(&open.root, &mut state)?;
+            self.write_status(root, &state, &unpacked)?;
+            if number == 0 {
+                self.preseed(root)?;
+            }
+            self.start_accounts(root, &mut state)?;
             if is_first {
                 for package in 0..stage.packages.len() {
-                    self.script(&open.root, &mut state, package, "preinst", &["install"])?;
+                    self.script(root, &mut state, package, "preinst", &["install"])?;
                 }
             }
             for &package in &round.unpack {
@@ -156,28 +143,36 @@ impl Run<'_> {
                 state.triggers.activate_own(package);
                 state.triggers.activate_paths(package, package.list().lines());
             }
-            self.note_triggers(&open.root, &mut state, &by_number)?;
-            self.preseed(&open.root)?;
+            self.note_triggers(root, &mut state, &by_number)?;
+            // The Essential set is unpacked and configured by one dpkg, all else by one each time.
             if !is_first && !round.configure.is_empty() {
                 state.triggers.start_dpkg();
             }
             for &package in &round.configure {
-                self.configure(&open.root, &mut state, &by_number, package)?;
+                self.configure(root, &mut state, &by_number, package)?;
             }
-            // The Essential set is unpacked and configured by one dpkg, all else by one each time.
-            if !is_first {
+            if !is_first && (!round.configure.is_empty() || number == last) {
                 state.triggers.start_dpkg();
+                overrides = None;
+            }
+            if let Some(package) = round.preinst {
+                // The dpkg that runs it has read them before.
+                overrides = match overrides {
+                    Some(overrides) => Some(overrides),
+                    None => Some(overrides_in(root)?),
+                };
+                self.script(root, &mut state, package, "preinst", &["install"])?;
             }
             if number == last {
-                self.configure_pending(&open.root, &mut state, &by_number, &status)?;
+                self.configure_pending(root, &mut state, &by_number, &status)?;
             }
             for number in std::mem::take(&mut state.noted).into_keys() {
-                open.root.delete(&update_file(number))?;
+                root.delete(&update_file(number))?;
             }
             if number == last {
-                open.root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?;
+                root.write_file(STATUS, status.as_bytes(), 0o644, (0, 0))?;
             } else {
-                diversions = diversions_in(&open.root)?;
+                diversions = diversions_in(root)?;
             }
             self.close(open, &mut lower, &mut composition)?;
         }
@@ -616,6 +611,8 @@ impl Run<'_> {
     }
 }
 
+/// dpkg's list of diversions.
+const DIVERSIONS: &str = "var/lib/dpkg/diversions";
 /// dpkg's status file.
 const STATUS: &str = "/var/lib/dpkg/status";
 /// Where dpkg notes what has changed since that file was written: a paragraph in each file, whose
@@ -685,9 +682,17 @@ fn read_text(root: &Root, path: &str) -> Result<String, ConfigureError> {
 
 /// Diversions that hold in a root.
 fn diversions_in(root: &Root) -> Result<Vec<Diversion>, ConfigureError> {
-    let text = read_text(root, "var/lib/dpkg/diversions")?;
-    parse_diversions(&text)
-        .ok_or_else(|| ConfigureError::Database { file: "diversions".to_owned() })
+    read_diversions(&read_text(root, DIVERSIONS)?)
+}
+
+/// Diversions that the stage below has left, by its checkouts, topmost first.
+fn diversions_below(lower: &[PathBuf]) -> Result<Vec<Diversion>, ConfigureError> {
+    let texts = lower.iter().filter_map(|tree| std::fs::read_to_string(tree.join(DIVERSIONS)).ok());
+    read_diversions(&texts.take(1).collect::<String>())
+}
+
+fn read_diversions(text: &str) -> Result<Vec<Diversion>, ConfigureError> {
+    parse_diversions(text).ok_or_else(|| ConfigureError::Database { file: "diversions".to_owned() })
 }
 
 /// Overrides of modes and owners that hold in a root.

@@ -6,15 +6,17 @@ use std::collections::HashMap;
 use super::Package;
 use crate::source::debian::relation::RelationField;
 
-/// One round: some packages are unpacked, then some are configured. One round is the rule; another
-/// is needed only when a `preinst` runs after packages were configured that are themselves new.
-/// After the last one dpkg configures the rest in an order of its own (see [`super::queue`]).
+/// One round: some packages are unpacked, then some are configured, then one's `preinst` runs, which
+/// is unpacked first in the next round. After the last round dpkg configures the rest in an order of
+/// its own (see [`super::queue`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Packages (by number) to unpack, in order.
     pub unpack: Vec<usize>,
     /// Packages to configure afterwards, in order.
     pub configure: Vec<usize>,
+    /// The package whose `preinst` runs at the end.
+    pub preinst: Option<usize>,
 }
 
 /// Sorts packages so that each comes after what it depends on; `Pre-Depends` are visited before
@@ -64,8 +66,8 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
         needed.sort_unstable();
         needed.iter().for_each(|&other| configured[other] = true);
         round.configure.extend(needed);
-        let has_effects = |&other: &usize| packages[other].has_effects();
-        if packages[number].has_script("preinst") && round.configure.iter().any(has_effects) {
+        if packages[number].has_script("preinst") {
+            round.preinst = Some(number);
             rounds.push(std::mem::take(&mut round));
         }
         round.unpack.push(number);
@@ -170,16 +172,21 @@ mod tests {
             package("other", "Pre-Depends: plain\n", true),
             with_preinst("tool", "Pre-Depends: library\n"),
         ];
-        let round = |unpack: &[usize], configure: &[usize]| Round {
+        let round = |unpack: &[usize], configure: &[usize], preinst: Option<usize>| Round {
             unpack: unpack.into(),
             configure: configure.into(),
+            preinst,
         };
         // Nobody sees that "other" is unpacked before "plain" is configured.
         assert_eq!(
             rounds(&packages),
-            [round(&[0, 1, 2], &[0, 1]), round(&[3, 4], &[2]), round(&[5], &[])]
+            [
+                round(&[0, 1, 2], &[0, 1], Some(3)),
+                round(&[3, 4], &[2], Some(5)),
+                round(&[5], &[], None)
+            ]
         );
-        assert_eq!(rounds(&packages[..3]), [round(&[0, 1, 2], &[])]);
+        assert_eq!(rounds(&packages[..3]), [round(&[0, 1, 2], &[], None)]);
         assert_eq!(rounds(&[]), [Round::default()]);
     }
 }

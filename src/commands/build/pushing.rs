@@ -9,7 +9,7 @@ use drystone_builder::image::{self, ImageSet};
 use drystone_builder::progress::{Event, Progress as _};
 use drystone_cache::credentials::Credentials;
 use drystone_cache::descriptor::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
-use drystone_cache::push::{Arrived, Image, Piece, push, verify};
+use drystone_cache::push::{Arrived, Image, PARALLEL, Piece, push, verify};
 use drystone_cache::reference::{Host, Location, Reference, RepositoryName, Tag};
 use drystone_cache::registry::{self, Registries};
 use drystone_cache::repository::{Repository, Source, Stored, Upload};
@@ -28,8 +28,6 @@ use crate::quantity::Bytes as Quantity;
 use crate::wiring::environment;
 
 const PHASE: &str = "push";
-/// Blobs that are asked after at once.
-const QUESTIONS: usize = 16;
 
 /// Where the image is pushed to.
 pub struct Pushing {
@@ -259,7 +257,7 @@ async fn stream_from_caches(
     };
     let found = image.blobs.iter_mut().filter(is_elsewhere);
     let found: Vec<_> = found.map(|piece| find(piece, target, &caches, store)).collect();
-    futures_util::stream::iter(found).buffer_unordered(QUESTIONS).try_collect().await
+    futures_util::stream::iter(found).buffer_unordered(PARALLEL).try_collect().await
 }
 
 /// Finds out where a blob is that the store lacks.
