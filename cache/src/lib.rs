@@ -31,6 +31,7 @@ pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod repository;
+pub mod small_blobs;
 pub mod statement;
 pub mod stream;
 pub mod traffic;

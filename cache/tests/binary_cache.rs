@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
-use drystone_cache::binary_cache::{Caches, Share, Shared, Subject, realisation_tag, share};
+use drystone_cache::binary_cache::{
+    Caches, Inventory, Share, Shared, Subject, realisation_tag, share,
+};
 use drystone_cache::folder::Folder;
 use drystone_cache::key::SecretKey;
 use drystone_cache::reference::{Location, Target};
@@ -358,8 +360,68 @@ fn what_realisations_have_in_common_is_sent_once() {
     assert_eq!(shared.blobs, 42);
     let seen = fake.seen();
     let opened = seen.iter().filter(|seen| seen.method == "POST").count();
-    // The empty configuration and the bundle belong to all.
-    assert_eq!(opened, 44);
+    // The empty configuration, the bundle and the small blobs beside it belong to all.
+    assert_eq!(opened, 45);
+}
+
+/// Fetches a package's layer and listing, which must be what they are; the blobs that were read.
+fn fetched(world: &World, packages: &[Attestation]) -> u64 {
+    let reads = || world.cache.counts().get(&Kind::BlobRead).map_or(0, |count| count.requests);
+    let caches = world.caches(&[&key(1)], 1);
+    let ids: Vec<DerivationId> = packages.iter().map(|it| it.derivation.id()).collect();
+    assert_eq!(caches.find(&wanted(&ids)).len(), packages.len());
+    let before = reads();
+    for package in packages {
+        let output = &package.realisation.outputs["data"];
+        let layer = &output.layers[0];
+        for (digest, size) in
+            [(layer.digest, layer.size), (output.listing.digest, output.listing.size)]
+        {
+            let mut bytes = Vec::new();
+            assert!(caches.fetch(0, &digest, size, &mut bytes).unwrap());
+            assert_eq!(bytes, fs::read(world.blob_path(&digest)).unwrap());
+        }
+    }
+    assert_eq!(caches.looked().blobs, 2 * packages.len() as u64);
+    reads() - before
+}
+
+#[test]
+fn small_blobs_come_in_one_request_and_one_by_one_where_these_are_lost() {
+    let world = World::new();
+    let packages: Vec<Attestation> =
+        (1..=20).map(|seed| world.package(seed, seed, &[Compression::Gzip1])).collect();
+    world.share(&key(1), &packages.iter().collect::<Vec<_>>());
+    assert_eq!(fetched(&world, &packages), 1);
+
+    // Who shares the same and has no bytes of it leaves them there; one package more is added.
+    let one_more = world.package(21, 21, &[Compression::Gzip1]);
+    let all: Vec<Attestation> = packages.iter().cloned().chain([one_more]).collect();
+    for package in &packages {
+        let output = &package.realisation.outputs["data"];
+        fs::rename(world.blob_path(&output.layers[0].digest), world.folder.path().join("x"))
+            .unwrap();
+        world.share(&key(1), &packages.iter().collect::<Vec<_>>());
+        world.share(&key(1), &all.iter().collect::<Vec<_>>());
+        fs::rename(world.folder.path().join("x"), world.blob_path(&output.layers[0].digest))
+            .unwrap();
+    }
+    assert_eq!(fetched(&world, &all), 1);
+
+    let tag = Target::Tag(subject().tag(key(1).public().id()));
+    let manifest = world.runtime.block_on(world.cache.manifest(&tag)).unwrap().unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
+    let small = &manifest["layers"][1];
+    assert_eq!(small["mediaType"], "application/vnd.drystone.blobs.v1");
+    let digest = small["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let path = world.folder.path().join("cache/blobs/sha256").join(digest);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, [&bytes[..bytes.len() - 1], b"?"].concat()).unwrap();
+    assert_eq!(fetched(&world, &all), 1 + 2 * all.len() as u64, "what is damaged is not used");
+    let inventory = world.runtime.block_on(Inventory::read(&world.cache, None)).unwrap();
+    assert_eq!(inventory.unreadable.len(), 1, "a check of the cache tells it");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(fetched(&world, &all), 1 + 2 * all.len() as u64);
 }
 
 #[test]

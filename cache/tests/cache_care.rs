@@ -211,6 +211,7 @@ async fn caches_are_copied_and_bundles_joined() {
     let (joined, found) = checked(&remote).await;
     assert_eq!(found.problems, []);
     assert_eq!(joined.bundled().count(), 2, "the bundle has both");
+    assert_eq!(joined.bundles[0].small.iter().count(), 4, "and each one's listing and layer");
     let tag = realisation_tag(&one.derivation.id(), Some(key(1).public().id()));
     let target = Target::Tag(tag);
     let (here, there) = (folder.manifest(&target).await, remote.manifest(&target).await);

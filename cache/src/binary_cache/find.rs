@@ -11,6 +11,7 @@ use drystone_store::substituter::{Substitute, Substituter, Wanted};
 use drystone_store::with_causes;
 use futures_util::StreamExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
@@ -19,11 +20,13 @@ use super::{
 use crate::agreement::{self, AgreementError, Opinion};
 use crate::attestation::{Attestation, verify};
 use crate::bundle::{self, Bundle};
+use crate::descriptor::Descriptor;
 use crate::dsse::{Envelope, MAX_ENVELOPE};
 use crate::error::RegistryError;
 use crate::key::{KeyId, PublicKey};
 use crate::reference::{Tag, Target};
 use crate::repository::Repository;
+use crate::small_blobs::{self, SmallBlobs};
 use crate::trust::Trust;
 
 /// Look-ups that are under way at once, in each cache.
@@ -45,6 +48,8 @@ pub struct Caches {
 struct Cache {
     repository: Arc<dyn Repository>,
     state: Mutex<State>,
+    /// What the image's bundles bring beside attestations, fetched when the first of them is wanted.
+    small: OnceCell<Vec<SmallBlobs>>,
 }
 
 #[derive(Default)]
@@ -53,6 +58,8 @@ struct State {
     bundle: Option<Arc<Bundle>>,
     /// Blobs that manifests carried along.
     carried: HashMap<BlobDigest, Bytes>,
+    /// Where the bundles' small blobs are.
+    small: Vec<Descriptor>,
     failures: u32,
 }
 
@@ -118,8 +125,36 @@ impl Cache {
         let bytes = self.noted(small_blob(&self.repository, layer).await)?;
         let others = layers.iter().filter(|other| other.digest != layer.digest);
         let carried = others.filter_map(|other| Some((other.digest, other.embedded()?)));
-        self.state().carried.extend(carried);
+        let mut state = self.state();
+        state.carried.extend(carried);
+        let small = layer_of_type(&layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL);
+        state.small.extend(small.cloned());
         Some(bytes)
+    }
+
+    /// A blob that the image's bundles bring.
+    async fn small(&self, digest: &BlobDigest, size: u64) -> Option<Bytes> {
+        if size > small_blobs::MOST {
+            return None;
+        }
+        let all = self.small.get_or_init(async || {
+            let mut all = Vec::new();
+            let places = std::mem::take(&mut self.state().small);
+            for place in places {
+                let Some(bytes) = self.noted(small_blob(&self.repository, &place).await) else {
+                    continue;
+                };
+                match SmallBlobs::decode(&bytes) {
+                    Ok(blobs) => all.push(blobs),
+                    Err(error) => {
+                        let location = self.repository.location();
+                        tracing::warn!("small blobs of {location} ({}): {error}", place.digest);
+                    }
+                }
+            }
+            all
+        });
+        all.await.iter().find_map(|blobs| blobs.get(digest)).cloned()
     }
 
     /// All attestations of the bundles that the keys' owners wrote, asked for once.
@@ -183,7 +218,8 @@ impl Caches {
         subjects: Vec<Subject>,
         runtime: Handle,
     ) -> Self {
-        let cache = |repository| Cache { repository, state: Mutex::default() };
+        let cache =
+            |repository| Cache { repository, state: Mutex::default(), small: OnceCell::new() };
         let caches = repositories.into_iter().map(cache).collect();
         Self { caches, trust, now, subjects, runtime, looked: Mutex::default() }
     }
@@ -374,10 +410,14 @@ impl Caches {
             writer.write_all(&bytes)?;
             return Ok(true);
         }
-        let answer = cache.repository.blob(digest, size).await;
-        let Some(mut blob) = answer.map_err(io::Error::other)? else { return Ok(false) };
-        while let Some(piece) = blob.next().await {
-            writer.write_all(&piece.map_err(io::Error::other)?)?;
+        if let Some(bytes) = cache.small(digest, size).await {
+            writer.write_all(&bytes)?;
+        } else {
+            let answer = cache.repository.blob(digest, size).await;
+            let Some(mut blob) = answer.map_err(io::Error::other)? else { return Ok(false) };
+            while let Some(piece) = blob.next().await {
+                writer.write_all(&piece.map_err(io::Error::other)?)?;
+            }
         }
         let mut looked = self.lock();
         looked.blobs += 1;

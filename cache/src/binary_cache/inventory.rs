@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use drystone_store::digest::{BlobDigest, DerivationId};
 use drystone_store::with_causes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,6 +18,7 @@ use crate::error::RegistryError;
 use crate::key::KeyId;
 use crate::reference::{Tag, Target};
 use crate::repository::Repository;
+use crate::small_blobs::{self, SmallBlobs};
 
 /// Manifests that are read at once.
 const AT_ONCE: usize = 32;
@@ -99,6 +101,8 @@ pub struct HeldBundle {
     pub manifest: Manifest,
     /// The attestations.
     pub bundle: Bundle,
+    /// The blobs that come with them.
+    pub small: SmallBlobs,
 }
 
 /// A tag whose artifact cannot be read, and why.
@@ -257,20 +261,38 @@ async fn read_bundle(
     let Some(layer) = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE) else {
         return Ok(unreadable(&tag, digest, "its manifest is not one of a bundle"));
     };
-    let bytes = match cache.blob_bytes(&layer.digest, layer.size).await {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => {
-            return Ok(unreadable(&tag, digest, format!("its blob {} is not there", layer.digest)));
-        }
-        Err(error) if error.is_answer() => {
-            return Ok(unreadable(&tag, digest, with_causes(&error)));
-        }
-        Err(error) => return Err(error),
+    let bytes = match part_of_bundle(cache, layer).await? {
+        Ok(bytes) => bytes,
+        Err(reason) => return Ok(unreadable(&tag, digest, reason)),
     };
-    Ok(match Bundle::decode(&bytes) {
-        Ok(bundle) => Read::Bundle(HeldBundle { tag, image, key, manifest, bundle }),
-        Err(error) => unreadable(&tag, digest, with_causes(&error)),
-    })
+    let bundle = match Bundle::decode(&bytes) {
+        Ok(bundle) => bundle,
+        Err(error) => return Ok(unreadable(&tag, digest, with_causes(&error))),
+    };
+    let mut small = SmallBlobs::default();
+    if let Some(layer) = layer_of_type(&layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL) {
+        let bytes = part_of_bundle(cache, layer).await?;
+        let read =
+            bytes.and_then(|bytes| SmallBlobs::decode(&bytes).map_err(|error| with_causes(&error)));
+        match read {
+            Ok(blobs) => small = blobs,
+            Err(reason) => return Ok(unreadable(&tag, digest, reason)),
+        }
+    }
+    Ok(Read::Bundle(HeldBundle { tag, image, key, manifest, bundle, small }))
+}
+
+/// A blob that a bundle's manifest names, or why it cannot be had.
+async fn part_of_bundle(
+    cache: &Arc<dyn Repository>,
+    layer: &Descriptor,
+) -> Result<Result<Bytes, String>, RegistryError> {
+    match cache.blob_bytes(&layer.digest, layer.size).await {
+        Ok(Some(bytes)) => Ok(Ok(bytes)),
+        Ok(None) => Ok(Err(format!("its blob {} is not there", layer.digest))),
+        Err(error) if error.is_answer() => Ok(Err(with_causes(&error))),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Sharing what was built: signed, and with every blob in place before anything refers to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +24,7 @@ use crate::error::RegistryError;
 use crate::key::PublicKey;
 use crate::reference::{Tag, Target};
 use crate::repository::{Repository, Stored, Upload};
+use crate::small_blobs::{self, SmallBlobs};
 
 /// Realisations that are shared at once.
 const AT_ONCE: usize = 8;
@@ -100,6 +101,7 @@ pub async fn share(
         .collect()
         .await;
     let mut bundled = Bundle::default();
+    let mut small = Small::default();
     let mut failed = BTreeMap::new();
     for (share, result) in results {
         match result {
@@ -119,12 +121,13 @@ pub async fn share(
                 continue;
             }
         }
+        small.add(&share.outputs, part);
         // Without room in the bundle it is still found alone.
         let _ = bundled.insert(share.envelope);
     }
     shared.failed.extend(failed.into_iter().map(|(id, why)| format!("{id}: {why}")));
     for subject in subjects {
-        if let Err(error) = put_bundle(to, &bundled, subject.tag(key.id())).await {
+        if let Err(error) = put_bundle(to, &bundled, small.clone(), subject.tag(key.id())).await {
             shared.failed.push(format!("the bundle: {}", with_causes(&error)));
         }
     }
@@ -157,20 +160,59 @@ fn holds(bundles: &[Bundle], share: &Share) -> bool {
     })
 }
 
+/// The small blobs that are to go with a bundle.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Small {
+    /// Those whose bytes are here.
+    pub(super) here: SmallBlobs,
+    /// Those that only a bundle which is there may have.
+    pub(super) elsewhere: BTreeSet<BlobDigest>,
+}
+
+impl Small {
+    fn add(&mut self, outputs: &[Output], part: &Part<'_>) {
+        for blob in parts_of(outputs).iter().filter(|blob| blob.size <= small_blobs::MOST) {
+            let bytes = part(&blob.digest).and_then(|path| std::fs::read(path).ok());
+            match bytes {
+                Some(bytes) => self.here.insert(bytes.into()),
+                None => drop(self.elsewhere.insert(blob.digest)),
+            }
+        }
+    }
+}
+
+/// Writes a bundle, unless it is there.
 pub(super) async fn put_bundle(
     to: &Arc<dyn Repository>,
     bundle: &Bundle,
+    small: Small,
     tag: Tag,
 ) -> Result<(), RegistryError> {
     let Ok(bytes) = bundle.encode() else { return Ok(()) };
     let bytes = Bytes::from(bytes);
-    let manifest = artifact(BUNDLE_TYPE, &[Descriptor::of(bundle::MEDIA_TYPE, &bytes)]);
-    let target = Target::Tag(tag.clone());
-    if to.manifest(&target).await?.is_some_and(|there| there.digest == manifest.digest) {
+    let mut layers = vec![Descriptor::of(bundle::MEDIA_TYPE, &bytes)];
+    let there = to.manifest(&Target::Tag(tag.clone())).await?;
+    let there = there.and_then(|manifest| layers_of(&manifest, BUNDLE_TYPE)).unwrap_or_default();
+    let known = layer_of_type(&there, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL);
+    let mut blobs = small.here;
+    let is_known = known.is_some() || (blobs.is_empty() && small.elsewhere.is_empty());
+    if is_known && there.first().is_some_and(|there| there.is_same(&layers[0])) {
         return Ok(());
     }
+    if let Some(known) = known.filter(|_| !small.elsewhere.is_empty())
+        && let Ok(Some(known)) = small_blob(to, known).await
+        && let Ok(known) = SmallBlobs::decode(&known)
+    {
+        let wanted = known.iter().filter(|(digest, _)| small.elsewhere.contains(digest));
+        blobs.extend(wanted.map(|(_, bytes)| bytes.clone()));
+    }
+    if !blobs.is_empty() {
+        let bytes = blobs.encode();
+        layers.push(Descriptor::of(small_blobs::MEDIA_TYPE, &bytes));
+        to.put_blob(&Upload::bytes(bytes)).await?;
+    }
     to.put_blob(&Upload::bytes(bytes)).await?;
-    to.put_manifest(&manifest, &[tag]).await
+    to.put_manifest(&artifact(BUNDLE_TYPE, &layers), &[tag]).await
 }
 
 /// What sharing one realisation did.
