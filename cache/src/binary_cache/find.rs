@@ -283,48 +283,50 @@ impl Caches {
                 true => Arc::default(),
                 false => cache.bundle(&self.subjects, &keys).await,
             };
-            let mut questions: Vec<(DerivationId, Option<KeyId>)> = Vec::new();
-            let mut touched = BTreeSet::new();
-            for wanted in open {
+            let ask = |wanted: &Wanted| {
                 let id = wanted.derivation;
                 let known = bundle.of(&id);
-                if !known.is_empty() {
-                    envelopes.entry(id).or_default().extend(known.iter().cloned());
-                    touched.insert(id);
-                }
                 let signed: BTreeSet<KeyId> = known
                     .iter()
                     .flat_map(|envelope| envelope.signatures().iter().map(|it| it.key))
                     .collect();
-                let missing = keys.iter().filter(|key| !signed.contains(key));
+                let mut questions = Vec::new();
                 // One key of several is enough unless more must agree.
                 if known.is_empty() || signed.len() < self.trust.threshold() {
-                    questions.extend(missing.map(|key| (id, Some(*key))));
+                    let missing = keys.iter().filter(|key| !signed.contains(key));
+                    questions.extend(missing.map(|key| Some(*key)));
                 }
-                if known.is_empty() && !wanted.pinned.is_empty() {
-                    questions.push((id, None));
+                let is_pinned = !wanted.pinned.is_empty();
+                if known.is_empty() && is_pinned {
+                    questions.push(None);
                 }
-            }
-            let asked = futures_util::stream::iter(questions).map(|(id, key)| async move {
-                match cache.is_alive() {
-                    true => (id, cache.envelope(id, key).await),
-                    false => (id, None),
+                let before = envelopes.get(&id).cloned().unwrap_or_default();
+                let mut new = known.to_vec();
+                async move {
+                    let ask = async |key| match cache.is_alive() {
+                        true => cache.envelope(id, key).await,
+                        false => None,
+                    };
+                    let answers = futures_util::future::join_all(questions.into_iter().map(ask));
+                    new.extend(answers.await.into_iter().flatten());
+                    if new.is_empty() {
+                        return None;
+                    }
+                    let all = [before, new].concat();
+                    // Signatures are verified while others' answers are on their way.
+                    let substitute = self.judge(&id, &all, is_pinned);
+                    Some((id, all, substitute))
                 }
-            });
-            let answers: Vec<_> = asked.buffer_unordered(LOOKUPS).collect().await;
-            for (id, envelope) in answers {
-                let Some(envelope) = envelope else { continue };
-                envelopes.entry(id).or_default().push(envelope);
-                touched.insert(id);
-            }
-            for id in touched {
-                let is_pinned = wanted
-                    .iter()
-                    .any(|wanted| wanted.derivation == id && !wanted.pinned.is_empty());
-                let all = envelopes.get(&id).map_or(&[][..], Vec::as_slice);
-                if let Some(substitute) = self.judge(&id, all, is_pinned) {
-                    found.insert(id, substitute);
-                }
+            };
+            let asked: Vec<_> = open.into_iter().map(ask).collect();
+            let answers: Vec<_> = futures_util::stream::iter(asked)
+                .buffer_unordered(LOOKUPS)
+                .filter_map(std::future::ready)
+                .collect()
+                .await;
+            for (id, all, substitute) in answers {
+                envelopes.insert(id, all);
+                found.extend(substitute.map(|substitute| (id, substitute)));
             }
         }
         let mut looked = self.lock();

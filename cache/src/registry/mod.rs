@@ -35,7 +35,8 @@ use session::Session;
 /// How the client behaves. The default suits interactive use.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Requests of each kind (reads, writes, all else) at the same time, for each registry.
+    /// Transfers at the same time, for each registry and direction; of all other requests, which
+    /// are small, there may be four times as many.
     pub parallel: usize,
     /// Attempts in a row that bring nothing before a request has failed.
     pub attempts: u32,

@@ -20,6 +20,8 @@ use crate::traffic::{Kind, Traffic};
 
 /// The most bytes of an answer that only explains a failure.
 const MOST_EXPLANATION: u64 = 64 << 10;
+/// How many small requests are made in the place of one transfer: they mostly wait for the registry.
+const SMALL: usize = 4;
 
 /// A registry and all that is known of it.
 pub(super) struct Session {
@@ -160,12 +162,13 @@ pub(super) struct Attempt {
 
 impl Session {
     pub(super) fn new(host: Host, settings: Arc<Settings>, traffic: Traffic) -> Self {
-        let bound = || Arc::new(Semaphore::new(settings.parallel.max(1)));
+        let parallel = settings.parallel.max(1);
+        let bound = |count| Arc::new(Semaphore::new(count));
         let access = Access::new(host.clone(), settings.credentials.clone());
         Self {
-            small: bound(),
-            reads: bound(),
-            writes: bound(),
+            small: bound(parallel * SMALL),
+            reads: bound(parallel),
+            writes: bound(parallel),
             host,
             settings,
             traffic,
