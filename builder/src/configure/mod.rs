@@ -7,7 +7,7 @@
 //!   guards            policy-rc.d and start-stop-daemon, so that no service starts
 //!   dpkg database     written by hand, packages "unpacked"
 //!   corrections       who owns a path that several packages claim   } once for each
-//!   new packages      with preinst: stacked after their preinst ran } round
+//!   new packages      the first after its preinst ran               } round
 //!   ----------------  stage 2 above, stage 1 below
 //!   stage 1's result
 //!   Essential packages
