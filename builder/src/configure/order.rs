@@ -59,14 +59,14 @@ pub fn rounds(packages: &[Package]) -> Vec<Round> {
     let mut configured = vec![false; packages.len()];
     let mut rounds = Vec::new();
     let mut round = Round::default();
-    for number in 0..packages.len() {
+    for (number, package) in packages.iter().enumerate() {
         // In a cycle of Pre-Depends, which Debian forbids, what comes later is not waited for.
         let mut needed = graph.below(number);
         needed.retain(|&other| other < number && !configured[other]);
         needed.sort_unstable();
         needed.iter().for_each(|&other| configured[other] = true);
         round.configure.extend(needed);
-        if packages[number].has_script("preinst") {
+        if package.has_script("preinst") {
             round.preinst = Some(number);
             rounds.push(std::mem::take(&mut round));
         }
