@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drystone_store::listing::Listing;
+use drystone_store::store::StoreError;
 use drystone_store::tree::{Kind, TreePath};
 
 use super::attribution::{ACCOUNT_FILES, Attribution};
@@ -111,7 +112,8 @@ impl Run<'_> {
             true => Vec::new(),
             false => diversions_below(&lower)?,
         };
-        let mut overrides = None;
+        // As dpkg read them when it began to unpack.
+        let mut overrides = Vec::new();
         for (number, round) in rounds.iter().enumerate() {
             self.stack(&round.unpack, &mut lower, &mut composition)?;
             unpacked.extend(&round.unpack);
@@ -121,11 +123,10 @@ impl Run<'_> {
             let open = self.open(&format!("round-{number}"), &full)?;
             let root = &open.root;
             if !is_first {
-                let overrides = match &overrides {
-                    Some(overrides) => overrides,
-                    None => overrides.insert(overrides_in(root)?),
-                };
-                self.apply_overrides(root, &mut state, overrides, &round.unpack)?;
+                if number == 0 {
+                    overrides = overrides_in(root)?;
+                }
+                self.apply_overrides(root, &mut state, &overrides, &round.unpack)?;
                 self.set_conffiles_aside(root, &mut state, &unpacked)?;
             }
             self.write_status(root, &state, &unpacked)?;
@@ -153,14 +154,9 @@ impl Run<'_> {
             }
             if !is_first && (!round.configure.is_empty() || number == last) {
                 state.triggers.start_dpkg();
-                overrides = None;
+                overrides = overrides_in(root)?;
             }
             if let Some(package) = round.preinst {
-                // The dpkg that runs it has read them before.
-                overrides = match overrides {
-                    Some(overrides) => Some(overrides),
-                    None => Some(overrides_in(root)?),
-                };
                 self.script(root, &mut state, package, "preinst", &["install"])?;
             }
             if number == last {
@@ -687,8 +683,15 @@ fn diversions_in(root: &Root) -> Result<Vec<Diversion>, ConfigureError> {
 
 /// Diversions that the stage below has left, by its checkouts, topmost first.
 fn diversions_below(lower: &[PathBuf]) -> Result<Vec<Diversion>, ConfigureError> {
-    let texts = lower.iter().filter_map(|tree| std::fs::read_to_string(tree.join(DIVERSIONS)).ok());
-    read_diversions(&texts.take(1).collect::<String>())
+    for tree in lower {
+        let path = tree.join(DIVERSIONS);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return read_diversions(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StoreError::Io { action: "read", path, source }.into()),
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn read_diversions(text: &str) -> Result<Vec<Diversion>, ConfigureError> {
