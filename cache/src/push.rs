@@ -14,7 +14,7 @@ use crate::error::RegistryError;
 use crate::reference::{Tag, Target};
 use crate::repository::{Repository, Stored, Upload};
 
-/// Blobs that are asked after or under way at once; the registry's own bounds are below that.
+/// Blobs that are asked after or under way at once; a registry's transfers are bounded below that.
 pub const PARALLEL: usize = 16;
 
 /// An image as it is pushed.

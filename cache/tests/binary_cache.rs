@@ -8,15 +8,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use drystone_cache::attestation::{Attestation, BuildContext, SandboxMode};
 use drystone_cache::binary_cache::{
     Caches, Inventory, Share, Shared, Subject, realisation_tag, share,
 };
+use drystone_cache::descriptor::{Descriptor, Manifest};
 use drystone_cache::folder::Folder;
 use drystone_cache::key::SecretKey;
 use drystone_cache::reference::{Location, Target};
 use drystone_cache::registry::{Registries, Settings};
-use drystone_cache::repository::Repository;
+use drystone_cache::repository::{Repository, Upload};
+use drystone_cache::small_blobs;
 use drystone_cache::traffic::Kind;
 use drystone_cache::trust::{Trust, TrustedKey};
 use drystone_store::derivation::Derivation;
@@ -422,6 +425,30 @@ fn small_blobs_come_in_one_request_and_one_by_one_where_these_are_lost() {
     assert_eq!(inventory.unreadable.len(), 1, "a check of the cache tells it");
     fs::remove_file(&path).unwrap();
     assert_eq!(fetched(&world, &all), 1 + 2 * all.len() as u64);
+}
+
+#[test]
+fn only_bundles_make_readers_fetch_small_blobs() {
+    let world = World::new();
+    let package = world.package(1, 11, &[Compression::Gzip1]);
+    world.share(&key(1), &[&package]);
+    world.forget_bundles();
+    let id = package.derivation.id();
+    let tag = realisation_tag(&id, Some(key(1).public().id()));
+    let add = async {
+        let bytes = Bytes::from_static(b"{\"drystone-blobs\":1}\n");
+        let manifest = world.cache.manifest(&Target::Tag(tag.clone())).await.unwrap().unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
+        let more = Descriptor::of(small_blobs::MEDIA_TYPE, &bytes);
+        let more = serde_json::json!({"digest": more.digest, "mediaType": more.media_type, "size": more.size});
+        json["layers"].as_array_mut().unwrap().push(more);
+        world.cache.put_blob(&Upload::bytes(bytes)).await.unwrap();
+        let manifest = Manifest::new(manifest.media_type, json.to_string());
+        world.cache.put_manifest(&manifest, &[tag]).await.unwrap();
+    };
+    world.runtime.block_on(add);
+    // The layer and the listing, and nothing that only this manifest names.
+    assert_eq!(fetched(&world, &[package]), 2);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
-    realisation_tag, small_blob,
+    realisation_tag, small_blob, small_blobs_in,
 };
 use crate::agreement::{self, AgreementError, Opinion};
 use crate::attestation::{Attestation, verify};
@@ -127,7 +127,8 @@ impl Cache {
         let carried = others.filter_map(|other| Some((other.digest, other.embedded()?)));
         let mut state = self.state();
         state.carried.extend(carried);
-        let small = layer_of_type(&layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL);
+        // Bundles are few; whatever else a cache holds must not make its readers fetch so much.
+        let small = small_blobs_in(&layers).filter(|_| artifact_type == BUNDLE_TYPE);
         state.small.extend(small.cloned());
         Some(bytes)
     }

@@ -10,15 +10,16 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::{
-    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, layer_of_type, layers_of,
+    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, bundle_in, layer_of_type,
+    layers_of, small_blobs_in,
 };
-use crate::bundle::{self, Bundle};
+use crate::bundle::Bundle;
 use crate::descriptor::{Descriptor, Manifest};
 use crate::error::RegistryError;
 use crate::key::KeyId;
 use crate::reference::{Tag, Target};
 use crate::repository::Repository;
-use crate::small_blobs::{self, SmallBlobs};
+use crate::small_blobs::SmallBlobs;
 
 /// Manifests that are read at once.
 const AT_ONCE: usize = 32;
@@ -258,7 +259,7 @@ async fn read_bundle(
     };
     let digest = Some(manifest.digest);
     let layers = layers_of(&manifest, BUNDLE_TYPE).unwrap_or_default();
-    let Some(layer) = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE) else {
+    let Some(layer) = bundle_in(&layers) else {
         return Ok(unreadable(&tag, digest, "its manifest is not one of a bundle"));
     };
     let bytes = match part_of_bundle(cache, layer).await? {
@@ -270,7 +271,7 @@ async fn read_bundle(
         Err(error) => return Ok(unreadable(&tag, digest, with_causes(&error))),
     };
     let mut small = SmallBlobs::default();
-    if let Some(layer) = layer_of_type(&layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL) {
+    if let Some(layer) = small_blobs_in(&layers) {
         let bytes = part_of_bundle(cache, layer).await?;
         let read =
             bytes.and_then(|bytes| SmallBlobs::decode(&bytes).map_err(|error| with_causes(&error)));

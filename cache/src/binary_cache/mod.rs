@@ -22,11 +22,13 @@ use drystone_store::digest::DerivationId;
 use drystone_store::realisation::Output;
 use serde_json::{Value, json};
 
+use crate::bundle::{self, Bundle};
 use crate::descriptor::{Descriptor, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest};
 use crate::error::RegistryError;
 use crate::key::KeyId;
-use crate::reference::Tag;
+use crate::reference::{Tag, Target};
 use crate::repository::Repository;
+use crate::small_blobs;
 
 pub use check::{Checked, Problem, ProblemKind, Repaired, check, repair};
 pub use find::{Caches, Looked};
@@ -138,6 +140,24 @@ fn layer_of_type<'a>(
 ) -> Option<&'a Descriptor> {
     let layer = layers.iter().find(|layer| layer.media_type == media_type)?;
     (layer.size <= most).then_some(layer)
+}
+
+/// Where a bundle's manifest has the attestations.
+fn bundle_in(layers: &[Descriptor]) -> Option<&Descriptor> {
+    layer_of_type(layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE)
+}
+
+/// Where a bundle's manifest has the small blobs that come with it.
+fn small_blobs_in(layers: &[Descriptor]) -> Option<&Descriptor> {
+    layer_of_type(layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL)
+}
+
+/// The bundle under a tag; one that cannot be read is none.
+async fn bundle_at(repository: &Arc<dyn Repository>, tag: Tag) -> Option<Bundle> {
+    let manifest = repository.manifest(&Target::Tag(tag)).await.ok()??;
+    let layers = layers_of(&manifest, BUNDLE_TYPE)?;
+    let bytes = small_blob(repository, bundle_in(&layers)?).await.ok()??;
+    Bundle::decode(&bytes).ok()
 }
 
 /// The bytes of a small blob: those that its descriptor carries, else the repository's.

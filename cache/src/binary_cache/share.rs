@@ -1,6 +1,6 @@
 //! Sharing what was built: signed, and with every blob in place before anything refers to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,10 +13,10 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use super::{
-    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact, empty_config,
-    layer_of_type, layers_of, parts_of, realisation_tag, small_blob,
+    BUNDLE_TYPE, ENVELOPE_MEDIA_TYPE, REALISATION_TYPE, Subject, artifact, bundle_at, empty_config,
+    layer_of_type, layers_of, parts_of, realisation_tag, small_blob, small_blobs_in,
 };
-use crate::attestation::claimed_derivation;
+use crate::attestation::{Attestation, claimed_derivation};
 use crate::bundle::{self, Bundle};
 use crate::descriptor::Descriptor;
 use crate::dsse::{Envelope, MAX_ENVELOPE};
@@ -101,7 +101,6 @@ pub async fn share(
         .collect()
         .await;
     let mut bundled = Bundle::default();
-    let mut small = Small::default();
     let mut failed = BTreeMap::new();
     for (share, result) in results {
         match result {
@@ -121,13 +120,13 @@ pub async fn share(
                 continue;
             }
         }
-        small.add(&share.outputs, part);
         // Without room in the bundle it is still found alone.
         let _ = bundled.insert(share.envelope);
     }
     shared.failed.extend(failed.into_iter().map(|(id, why)| format!("{id}: {why}")));
+    let here = |digest: &BlobDigest| Some(std::fs::read(part(digest)?).ok()?.into());
     for subject in subjects {
-        if let Err(error) = put_bundle(to, &bundled, small.clone(), subject.tag(key.id())).await {
+        if let Err(error) = put_bundle(to, &bundled, &here, subject.tag(key.id())).await {
             shared.failed.push(format!("the bundle: {}", with_causes(&error)));
         }
     }
@@ -138,13 +137,7 @@ pub async fn share(
 async fn bundles(to: &Arc<dyn Repository>, subjects: &[Subject], key: &PublicKey) -> Vec<Bundle> {
     let mut bundles = Vec::new();
     for subject in subjects {
-        let target = Target::Tag(subject.tag(key.id()));
-        let Ok(Some(manifest)) = to.manifest(&target).await else { continue };
-        let layers = layers_of(&manifest, BUNDLE_TYPE).unwrap_or_default();
-        let found = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE);
-        let Some(layer) = found else { continue };
-        let Ok(Some(bytes)) = small_blob(to, layer).await else { continue };
-        bundles.extend(Bundle::decode(&bytes));
+        bundles.extend(bundle_at(to, subject.tag(key.id())).await);
     }
     bundles
 }
@@ -160,32 +153,21 @@ fn holds(bundles: &[Bundle], share: &Share) -> bool {
     })
 }
 
-/// The small blobs that are to go with a bundle.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Small {
-    /// Those whose bytes are here.
-    pub(super) here: SmallBlobs,
-    /// Those that only a bundle which is there may have.
-    pub(super) elsewhere: BTreeSet<BlobDigest>,
+/// The small blobs that a bundle's attestations name.
+fn small_parts(bundle: &Bundle) -> Vec<BlobDigest> {
+    let attestations = bundle
+        .envelopes()
+        .filter_map(|envelope| Attestation::from_payload(envelope.payload()).ok());
+    let parts = attestations.flat_map(|it| parts_of(it.realisation.outputs.values()));
+    parts.filter(|part| part.size <= small_blobs::MOST).map(|part| part.digest).collect()
 }
 
-impl Small {
-    fn add(&mut self, outputs: &[Output], part: &Part<'_>) {
-        for blob in parts_of(outputs).iter().filter(|blob| blob.size <= small_blobs::MOST) {
-            let bytes = part(&blob.digest).and_then(|path| std::fs::read(path).ok());
-            match bytes {
-                Some(bytes) => self.here.insert(bytes.into()),
-                None => drop(self.elsewhere.insert(blob.digest)),
-            }
-        }
-    }
-}
-
-/// Writes a bundle, unless it is there.
+/// Writes a bundle with the small blobs that it names, unless it is there. Those that are not `here`
+/// are taken over from what is there.
 pub(super) async fn put_bundle(
     to: &Arc<dyn Repository>,
     bundle: &Bundle,
-    small: Small,
+    here: &(dyn Fn(&BlobDigest) -> Option<Bytes> + Send + Sync),
     tag: Tag,
 ) -> Result<(), RegistryError> {
     let Ok(bytes) = bundle.encode() else { return Ok(()) };
@@ -193,18 +175,23 @@ pub(super) async fn put_bundle(
     let mut layers = vec![Descriptor::of(bundle::MEDIA_TYPE, &bytes)];
     let there = to.manifest(&Target::Tag(tag.clone())).await?;
     let there = there.and_then(|manifest| layers_of(&manifest, BUNDLE_TYPE)).unwrap_or_default();
-    let known = layer_of_type(&there, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL);
-    let mut blobs = small.here;
-    let is_known = known.is_some() || (blobs.is_empty() && small.elsewhere.is_empty());
-    if is_known && there.first().is_some_and(|there| there.is_same(&layers[0])) {
+    let known = small_blobs_in(&there);
+    let is_there = there.first().is_some_and(|there| there.is_same(&layers[0]));
+    if is_there && known.is_some() {
         return Ok(());
     }
-    if let Some(known) = known.filter(|_| !small.elsewhere.is_empty())
+    let wanted = small_parts(bundle);
+    if is_there && wanted.is_empty() {
+        return Ok(());
+    }
+    let mut blobs = SmallBlobs::default();
+    blobs.extend(wanted.iter().filter_map(here));
+    let lacking: Vec<&BlobDigest> = wanted.iter().filter(|it| blobs.get(it).is_none()).collect();
+    if let Some(known) = known.filter(|_| !lacking.is_empty())
         && let Ok(Some(known)) = small_blob(to, known).await
         && let Ok(known) = SmallBlobs::decode(&known)
     {
-        let wanted = known.iter().filter(|(digest, _)| small.elsewhere.contains(digest));
-        blobs.extend(wanted.map(|(_, bytes)| bytes.clone()));
+        blobs.extend(lacking.into_iter().filter_map(|digest| known.get(digest).cloned()));
     }
     if !blobs.is_empty() {
         let bytes = blobs.encode();

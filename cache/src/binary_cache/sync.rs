@@ -11,18 +11,16 @@ use drystone_store::with_causes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::share::{Once, Small, put_bundle};
+use super::share::{Once, put_bundle};
 use super::{
-    BUNDLE_TYPE, HeldRealisation, Inventory, REALISATION_TYPE, empty_config, layer_of_type,
+    HeldRealisation, Inventory, REALISATION_TYPE, bundle_at, empty_config, layer_of_type,
     layers_of, small_blob,
 };
 use crate::attestation::claimed_derivation;
-use crate::bundle::{self, Bundle};
 use crate::dsse::{Envelope, MAX_ENVELOPE};
 use crate::error::RegistryError;
 use crate::reference::{Location, RepositoryName, Tag, Target};
 use crate::repository::{Repository, Stored, Upload};
-use crate::small_blobs::{self, SmallBlobs};
 
 /// Realisations that are copied at once.
 const AT_ONCE: usize = 8;
@@ -211,7 +209,7 @@ async fn copy_bundles(
 ) {
     let held = inventory.derivations();
     for bundle in &inventory.bundles {
-        let (mut all, there) = bundle_at(to, &bundle.tag).await.unwrap_or_default();
+        let mut all = bundle_at(to, bundle.tag.clone()).await.unwrap_or_default();
         let before = all.clone();
         for envelope in bundle.bundle.envelopes() {
             let id = claimed_derivation(envelope);
@@ -223,27 +221,10 @@ async fn copy_bundles(
         if all == before {
             continue;
         }
-        let mut small = Small { here: bundle.small.clone(), ..Small::default() };
-        small.here.extend(there.iter().map(|(_, bytes)| bytes.clone()));
-        match put_bundle(to, &all, small, bundle.tag.clone()).await {
+        let here = |digest: &BlobDigest| bundle.small.get(digest).cloned();
+        match put_bundle(to, &all, &here, bundle.tag.clone()).await {
             Ok(()) => synced.bundles += 1,
             Err(error) => synced.failed.push(format!("{}: {}", bundle.tag, with_causes(&error))),
         }
     }
-}
-
-/// The bundle under a tag, and the blobs that come with it; one that cannot be read is none.
-async fn bundle_at(to: &Arc<dyn Repository>, tag: &Tag) -> Option<(Bundle, SmallBlobs)> {
-    let manifest = to.manifest(&Target::Tag(tag.clone())).await.ok()??;
-    let layers = layers_of(&manifest, BUNDLE_TYPE)?;
-    let layer = layer_of_type(&layers, bundle::MEDIA_TYPE, bundle::MAX_BUNDLE)?;
-    let bytes = small_blob(to, layer).await.ok()??;
-    let bundle = Bundle::decode(&bytes).ok()?;
-    let mut small = SmallBlobs::default();
-    if let Some(layer) = layer_of_type(&layers, small_blobs::MEDIA_TYPE, small_blobs::MAX_ALL)
-        && let Ok(Some(bytes)) = small_blob(to, layer).await
-    {
-        small = SmallBlobs::decode(&bytes).unwrap_or_default();
-    }
-    Some((bundle, small))
 }
