@@ -26,7 +26,7 @@ use crate::stack::Diversion;
 /// Version of the `finish` builder: rises whenever its output can change.
 const VERSION: u32 = 3;
 /// Version of the `interpreters` builder: rises whenever its output can change.
-const INTERPRETERS_VERSION: u32 = 1;
+const INTERPRETERS_VERSION: u32 = 2;
 /// The one file of its tree: a line for each interpreter that is missing.
 const MISSING: &str = "missing";
 /// `/etc/ld.so.conf` as Debian's libc-bin ships it, for images without that package.
@@ -197,14 +197,14 @@ impl System<'_> {
         let lines: Vec<String> = by_interpreter
             .into_iter()
             .map(|(interpreter, (scripts, package))| {
-                let more = match scripts.len() {
-                    1 => String::new(),
-                    count => format!(" and {} more", count - 1),
+                let (needs, are_used) = match scripts.len() {
+                    1 => (" needs".to_owned(), "it is used"),
+                    count => (format!(" and {} more need", count - 1), "they are used"),
                 };
                 let mend = package.map_or_else(String::new, |package| {
-                    format!("; add \"{package}\" to packages if they are used")
+                    format!("; add \"{package}\" to packages if {are_used}")
                 });
-                format!("{interpreter} is not in the image, but {}{more} need it{mend}", scripts[0])
+                format!("{interpreter} is not in the image, but {}{needs} it{mend}", scripts[0])
             })
             .collect();
         let mut spool = self.store.spool();

@@ -43,13 +43,11 @@ impl Schema {
                 title => format!("in {title}"),
             })
             .collect::<Vec<_>>();
-        match elsewhere.as_slice() {
-            [one] => format!("`{name}` belongs {one}"),
-            _ => {
-                let names = self.keys.iter().map(|key| key.name).collect::<Vec<_>>();
-                format!("known here: {}", names.join(", "))
-            }
+        if (1..=3).contains(&elsewhere.len()) {
+            return format!("`{name}` belongs {}", elsewhere.join(", or "));
         }
+        let names = self.keys.iter().map(|key| key.name).collect::<Vec<_>>();
+        format!("known here: {}", names.join(", "))
     }
 }
 

@@ -40,6 +40,7 @@ fn keys() {
     with_head("unknown_key_near_a_known_one", "package = [\"x\"]\n");
     with_head("unknown_key_near_nothing", "colour = \"red\"\n");
     with_head("key_in_the_wrong_table", "tag = \"1\"\nentrypoint = [\"x\"]\n");
+    with_head("key_of_several_tables", "[image]\nname = \"web\"\n");
     with_head("reserved_key", "[services.web]\nport = 80\n[nix]\n");
     with_head("hostile_key", "\"\\u001b[31mred\\u0007\" = 1\n");
 }
