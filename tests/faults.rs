@@ -276,14 +276,21 @@ impl Hostile {
         Some(Self { world, repository, project })
     }
 
-    /// The build must fail, and the store stay whole.
+    /// The build must fail.
     #[track_caller]
     fn fails(&self, code: i32, said: &[&str]) -> String {
         // Each archive is met for the first time: a pin of an earlier one would be refused first.
         let _ = fs::remove_file(self.project.folder.join("image.lock"));
-        let said = self.world.fails(&self.project, code, said);
-        self.world.verify();
-        said
+        self.world.fails(&self.project, code, said)
+    }
+}
+
+/// Whatever was refused, the store is whole in the end.
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.world.verify();
+        }
     }
 }
 
@@ -336,6 +343,19 @@ fn a_failing_script_is_shown_with_its_output() {
     };
     let Some(hostile) = Hostile::new(&deb) else { return };
     hostile.fails(1, &["failing", "postinst", "this went wrong", "3"]);
+}
+
+#[test]
+fn a_script_that_spoils_dpkgs_database_is_told() {
+    for (name, file, line) in [
+        ("diverting", "/var/lib/dpkg/diversions", "/usr/share/plain/file"),
+        ("overriding", "/var/lib/dpkg/statoverride", "nobody"),
+    ] {
+        let script = format!("#!/bin/sh\necho {line} >>{file}\n");
+        let deb = Deb { name, control: &[("postinst", &script)], ..PLAIN };
+        let Some(hostile) = Hostile::new(&deb) else { return };
+        hostile.fails(1, &[&format!("a script of {name} left {file} malformed")]);
+    }
 }
 
 #[test]

@@ -586,6 +586,19 @@ impl Run<'_> {
                     root.write_file("/var/lib/dpkg/triggers/Unincorp", b"", 0o644, (0, 0))?;
                 }
             }
+            // Now it is known whose script it was; later runs of dpkg only find the file.
+            let known = |error| match error {
+                ConfigureError::Database { file, .. } => ConfigureError::Database {
+                    script: format!("a script of {}", package.name),
+                    file,
+                },
+                other => other,
+            };
+            match path.as_str() {
+                DIVERSIONS => drop(diversions_in(root).map_err(known)?),
+                OVERRIDES => drop(overrides_in(root).map_err(known)?),
+                _ => {}
+            }
             state.attribution.touch(&package.name, &path);
         }
         Ok(())
@@ -609,6 +622,8 @@ impl Run<'_> {
 
 /// dpkg's list of diversions.
 const DIVERSIONS: &str = "var/lib/dpkg/diversions";
+/// dpkg's list of overridden modes and owners.
+const OVERRIDES: &str = "var/lib/dpkg/statoverride";
 /// dpkg's status file.
 const STATUS: &str = "/var/lib/dpkg/status";
 /// Where dpkg notes what has changed since that file was written: a paragraph in each file, whose
@@ -685,8 +700,8 @@ fn diversions_in(root: &Root) -> Result<Vec<Diversion>, ConfigureError> {
 fn diversions_below(lower: &[PathBuf]) -> Result<Vec<Diversion>, ConfigureError> {
     for tree in lower {
         let path = tree.join(DIVERSIONS);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return read_diversions(&text),
+        match std::fs::read(&path) {
+            Ok(text) => return read_diversions(&String::from_utf8_lossy(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StoreError::Io { action: "read", path, source }.into()),
         }
@@ -695,12 +710,12 @@ fn diversions_below(lower: &[PathBuf]) -> Result<Vec<Diversion>, ConfigureError>
 }
 
 fn read_diversions(text: &str) -> Result<Vec<Diversion>, ConfigureError> {
-    parse_diversions(text).ok_or_else(|| ConfigureError::Database { file: "diversions".to_owned() })
+    parse_diversions(text).ok_or_else(|| malformed(DIVERSIONS))
 }
 
 /// Overrides of modes and owners that hold in a root.
 fn overrides_in(root: &Root) -> Result<Vec<StatOverride>, ConfigureError> {
-    let text = read_text(root, "var/lib/dpkg/statoverride")?;
+    let text = read_text(root, OVERRIDES)?;
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -710,8 +725,11 @@ fn overrides_in(root: &Root) -> Result<Vec<StatOverride>, ConfigureError> {
         let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
         line.split(':').nth(2)?.parse().ok()
     };
-    parse_statoverrides(&text, &id_of)
-        .ok_or_else(|| ConfigureError::Database { file: "statoverride".to_owned() })
+    parse_statoverrides(&text, &id_of).ok_or_else(|| malformed(OVERRIDES))
+}
+
+fn malformed(file: &'static str) -> ConfigureError {
+    ConfigureError::Database { script: "a script".to_owned(), file }
 }
 
 /// The environment of a maintainer script, as dpkg and a non-interactive apt set it.

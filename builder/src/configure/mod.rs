@@ -112,11 +112,13 @@ pub enum ConfigureError {
         /// What is wrong.
         problem: String,
     },
-    /// A script left dpkg's database malformed.
-    #[error("a script left /var/lib/dpkg/{file} malformed")]
+    /// A script left dpkg's database malformed, as dpkg's next run would find.
+    #[error("{script} left /{file} malformed")]
     Database {
-        /// The file.
-        file: String,
+        /// Which script: "a script", or one of a package where that is known.
+        script: String,
+        /// The file, from the root.
+        file: &'static str,
     },
     /// A control file cannot be written as dpkg's status.
     #[error(transparent)]
