@@ -9,12 +9,17 @@ use std::sync::Arc;
 pub struct SourceText {
     name: String,
     text: String,
+    /// Where each line begins: a document with many problems is not read once for each.
+    lines: Vec<usize>,
 }
 
 impl SourceText {
     /// Takes a document's text under the name that messages will show.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), text: text.into() })
+        let text = text.into();
+        let lines =
+            std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
+        Arc::new(Self { name: name.into(), lines: lines.collect(), text })
     }
 
     /// The name that messages show.
@@ -29,10 +34,9 @@ impl SourceText {
 
     /// Line and column of a byte offset, both counted from 1; the column counts characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..floor_boundary(&self.text, offset)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
+        let offset = floor_boundary(&self.text, offset);
+        let line = self.lines.partition_point(|start| *start <= offset);
+        (line, self.text[self.lines[line - 1]..offset].chars().count() + 1)
     }
 
     /// Brings a place inside the text and onto character boundaries.
