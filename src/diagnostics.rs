@@ -309,8 +309,8 @@ macro_rules! from_errors {
 from_errors!(
     drystone_builder::output::OutputError,
     drystone_builder::sandbox::SandboxError,
-    drystone_builder::source::fetch::FetchError,
-    drystone_builder::source::files::FilesError,
+    drystone_source::fetch::FetchError,
+    drystone_source::files::FilesError,
     drystone_store::store::StoreError,
 );
 

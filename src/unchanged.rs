@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use drystone_builder::settings::ConfigFiles;
-use drystone_builder::source::files::Fingerprint;
+use drystone_source::files::Fingerprint;
 use drystone_store::store::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

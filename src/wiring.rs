@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drystone_builder::settings::{
     ConfigFiles, Flags, Host, Setting, Settings, SigningKey, TrustedKeys,
 };
-use drystone_builder::source::fetch::{self, Credentials, Downloader};
 use drystone_builder::spec::{Image, Platform};
 use drystone_cache::key::SecretKey;
 use drystone_cache::trust::{Trust, TrustedKey};
+use drystone_source::fetch::{self, Credentials, Downloader};
 use drystone_store::store::{Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
@@ -39,14 +39,9 @@ impl Wiring {
     pub fn flags(&self) -> Flags {
         let log = match self.global.verbose {
             0 => self.global.log.clone(),
-            1 => Some(
-                "drystone=info,drystone_store=info,drystone_builder=info,drystone_cache=info"
-                    .to_owned(),
-            ),
-            2 => Some(
-                "drystone=debug,drystone_store=debug,drystone_builder=debug,drystone_cache=debug"
-                    .to_owned(),
-            ),
+            // A target is matched by what it begins with, so these are all of our crates.
+            1 => Some("drystone=info".to_owned()),
+            2 => Some("drystone=debug".to_owned()),
             _ => Some("trace".to_owned()),
         };
         Flags { store: self.global.store.clone(), log, ..Flags::default() }

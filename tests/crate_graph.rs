@@ -8,10 +8,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. `builder` and `cache` meet only in traits that `store` defines.
-const ALLOWED: [(&str, &[&str]); 4] = [
-    ("drystone", &["drystone-builder", "drystone-cache", "drystone-store"]),
-    ("drystone-builder", &["drystone-store"]),
+const ALLOWED: [(&str, &[&str]); 5] = [
+    ("drystone", &["drystone-builder", "drystone-cache", "drystone-source", "drystone-store"]),
+    ("drystone-builder", &["drystone-source", "drystone-store"]),
     ("drystone-cache", &["drystone-store"]),
+    ("drystone-source", &["drystone-store"]),
     ("drystone-store", &[]),
 ];
 

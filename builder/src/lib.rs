@@ -16,6 +16,5 @@ pub mod resolve;
 pub mod sandbox;
 pub mod sbom;
 pub mod settings;
-pub mod source;
 pub mod spec;
 pub mod stack;

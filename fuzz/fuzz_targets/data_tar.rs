@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use drystone_store::store::Store;
 
 #[allow(dead_code)]
-#[path = "../../builder/tests/fuzz/targets.rs"]
+#[path = "../../source/tests/fuzz/targets.rs"]
 mod targets;
 
 static STORE: OnceLock<Store> = OnceLock::new();

@@ -19,8 +19,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use drystone_builder::source::debian::apt_sources::read_apt_sources;
-use drystone_builder::source::debian::mirror::{address_of, find_mirrors, parse_mirror};
+use drystone_source::debian::apt_sources::read_apt_sources;
+use drystone_source::debian::mirror::{address_of, find_mirrors, parse_mirror};
 use futures_util::StreamExt as _;
 use tokio::fs::File;
 use tokio::io::{

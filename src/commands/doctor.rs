@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use drystone_builder::sandbox::preflight;
 use drystone_builder::settings::Settings;
-use drystone_builder::source::debian::apt_sources::read_apt_sources;
-use drystone_builder::source::fetch::shown;
+use drystone_source::debian::apt_sources::read_apt_sources;
+use drystone_source::fetch::shown;
 use drystone_store::store::Store;
 use serde::Serialize;
 use serde_json::json;

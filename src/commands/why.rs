@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use drystone_builder::configure::recorded_attribution;
 use drystone_builder::lock::Lock;
-use drystone_builder::source::debian::deb::imported;
 use drystone_builder::spec::{Image, Platform};
+use drystone_source::debian::deb::imported;
 use drystone_store::realisation::Output;
 use drystone_store::store::{Root as StoreRoot, Store, root_name};
 use drystone_store::tree::{Entry, Kind, TreePath};

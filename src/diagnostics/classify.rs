@@ -15,11 +15,6 @@ use drystone_builder::recipe::language::registry::RegistryError as LanguageRegis
 use drystone_builder::recipe::{RecipeError, SourceError};
 use drystone_builder::resolve::{ImportError, ResolveError};
 use drystone_builder::sandbox::SandboxError;
-use drystone_builder::source::debian::archive::ArchiveError;
-use drystone_builder::source::debian::mirror::MirrorError;
-use drystone_builder::source::debian::openpgp::SignatureError;
-use drystone_builder::source::fetch::FetchError;
-use drystone_builder::source::files::FilesError;
 use drystone_cache::agreement::AgreementError;
 use drystone_cache::attestation::{SignError, VerifyError};
 use drystone_cache::bundle::BundleError;
@@ -30,6 +25,11 @@ use drystone_cache::error::RegistryError;
 use drystone_cache::key::KeyError;
 use drystone_cache::reference::ReferenceError;
 use drystone_cache::trust::TrustError;
+use drystone_source::debian::archive::ArchiveError;
+use drystone_source::debian::mirror::MirrorError;
+use drystone_source::debian::openpgp::SignatureError;
+use drystone_source::fetch::FetchError;
+use drystone_source::files::FilesError;
 use drystone_store::store::StoreError;
 
 use super::Family;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use drystone_builder::lock::Lock;
-use drystone_builder::source::debian::deb::imported;
 use drystone_builder::spec::Platform;
+use drystone_source::debian::deb::imported;
 use drystone_store::store::Store;
 use drystone_store::tree::Kind;
 use serde::Serialize;

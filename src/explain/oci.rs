@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use drystone_builder::source::debian::control::paragraphs;
+use drystone_source::debian::control::paragraphs;
 use drystone_store::digest::{BlobDigest, FileHash, Sha256Reader};
 use drystone_store::layer::Compression;
 use serde::Deserialize;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 
 use drystone_builder::lock::{Lock, LockedPlatform, PackageKey};
-use drystone_builder::source::debian::control::paragraphs;
-use drystone_builder::source::debian::deb::imported;
-use drystone_builder::source::debian::relation::{Alternative, RelationField, Relations};
-use drystone_builder::source::debian::version::Version;
 use drystone_builder::spec::Image;
+use drystone_source::debian::control::paragraphs;
+use drystone_source::debian::deb::imported;
+use drystone_source::debian::relation::{Alternative, RelationField, Relations};
+use drystone_source::debian::version::Version;
 use drystone_store::store::{Store, StoreError};
 use drystone_store::tree::Entry;
 

@@ -227,7 +227,7 @@ impl Search<'_> {
         // The link may be another package's than its target: `/usr/bin/python3`.
         for path in [path.trim_start_matches('/'), &real] {
             let Ok(path) = TreePath::new(path) else { continue };
-            let path = crate::source::debian::deb::merge_usr(path, false);
+            let path = drystone_source::debian::deb::merge_usr(path, false);
             let at = self.view.listings().iter().rposition(|it| it.find(&path).is_some());
             match at.and_then(|at| self.owners.get(at)) {
                 Some(Owner::Package(name)) => {

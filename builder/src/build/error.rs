@@ -19,7 +19,7 @@ use crate::recipe::RecipeError;
 use crate::resolve::ImportError;
 
 use crate::sandbox::SandboxError;
-use crate::source::files::FilesError;
+use drystone_source::files::FilesError;
 
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]

@@ -15,11 +15,11 @@ use super::remote_files::StoredFile;
 use super::view::StackView;
 use crate::finish::private_keys;
 use crate::recipe::RecipeError;
-use crate::source::debian::deb::merge_usr;
-use crate::source::files::{
+use crate::spec::{FileEntry, FileSource, Image, RecipeOutput};
+use drystone_source::debian::deb::merge_usr;
+use drystone_source::files::{
     self, ContentSource, FileSpec, Fingerprint, SourceEntry, SourceTree, read_sources,
 };
-use crate::spec::{FileEntry, FileSource, Image, RecipeOutput};
 
 /// The kind of the store's facts that hold trees of local files.
 const MADE: &str = "local-files";

@@ -77,10 +77,10 @@ use crate::lock::{LayerMember, Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
 use crate::realise::Checkouts;
 use crate::sandbox::emulation;
-use crate::source::debian::deb::ImportedDeb;
-use crate::source::files::Fingerprint;
 use crate::spec::{self, Account, Platform};
 use crate::stack::Diversion;
+use drystone_source::debian::deb::ImportedDeb;
+use drystone_source::files::Fingerprint;
 
 /// Version of the `pack` builder: rises whenever its output can change.
 const PACK_VERSION: u32 = 1;

@@ -17,8 +17,8 @@ use super::{BuildError, Builder, corrections};
 use crate::configure::{self, Configured, PinnedIds, StateTable};
 use crate::lock::{LockedPlatform, PackageKey};
 use crate::recipe::plain;
-use crate::source::debian::deb::ImportedDeb;
 use crate::spec::Platform;
+use drystone_source::debian::deb::ImportedDeb;
 
 /// The kind of the store's facts that remember roots.
 const FACT: &str = "recipe-root";

@@ -22,9 +22,9 @@ use crate::lock::{LockedImage, PackageKey};
 use crate::progress::Event;
 use crate::recipe::{Job, Made, RecipeError, Tools, Wanted, Workbench, build_all, read_source};
 use crate::sandbox::Ending;
-use crate::source::debian::deb::ImportedDeb;
-use crate::source::files::Fingerprint;
 use crate::spec::{FileSource, Image, Name, PackageName, Platform, Recipe, RecipeOutput};
+use drystone_source::debian::deb::ImportedDeb;
+use drystone_source::files::Fingerprint;
 
 /// How recipes are built.
 #[derive(Debug, Clone)]

@@ -22,8 +22,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use url::Url;
 
 use crate::progress::{Event, Progress};
-use crate::source::fetch::{Download, DownloadObserver, Downloader, FetchError, shown};
 use crate::spec::{FileSource, Image, Name, Recipe, RecipeSource};
+use drystone_source::fetch::{Download, DownloadObserver, Downloader, FetchError, shown};
 
 /// Version of the `fetch` builder: rises whenever its output can change.
 const VERSION: u32 = 1;

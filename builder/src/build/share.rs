@@ -59,12 +59,12 @@ pub fn realise(
             TreePath::from_rooted(path)
                 .ok()
                 .flatten()
-                .map(|path| crate::source::debian::deb::merge_usr(path, false))
+                .map(|path| drystone_source::debian::deb::merge_usr(path, false))
                 .is_some_and(|path| exists(&path) || spool.entry(&path).is_some())
         };
         for (link, target) in group.links(&present) {
             if let Ok(Some(path)) = TreePath::from_rooted(&link) {
-                let path = crate::source::debian::deb::merge_usr(path, false);
+                let path = drystone_source::debian::deb::merge_usr(path, false);
                 spool.replace(Entry::symlink(path, target), &mut std::io::empty())?;
             }
         }

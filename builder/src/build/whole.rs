@@ -25,8 +25,8 @@ use super::recipes::{needed, recipe_stamp, wanted_by_image};
 use super::{BuildError, BuildRequest, LocalFiles};
 use crate::image::{Image as OciImage, ImageSet, JsonBlob, LayerRef};
 use crate::recipe::{LocalSource, RecipeError};
-use crate::source::files::{ContentSource, Fingerprint, SourceTree};
 use crate::spec::{Image, Name};
+use drystone_source::files::{ContentSource, Fingerprint, SourceTree};
 
 /// The builder's name.
 pub const BUILDER: &str = "image";

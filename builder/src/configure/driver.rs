@@ -22,8 +22,8 @@ use crate::check::{Variation, tell_undisguised};
 use crate::finish::status::PackageState;
 use crate::progress::Event;
 use crate::sandbox::{Command, Root, RootRequest, Storage, standard_environment};
-use crate::source::debian::deb::Md5Reader;
 use crate::stack::{Diversion, StatOverride, parse_diversions, parse_statoverrides};
+use drystone_source::debian::deb::Md5Reader;
 
 /// The process number that the first script's follows.
 const PROCESS_NUMBER: u32 = 100;

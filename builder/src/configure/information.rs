@@ -9,7 +9,7 @@ use drystone_store::store::StoreError;
 use drystone_store::tree::{Kind, TreePath};
 
 use super::{ConfigureError, Package, Stage};
-use crate::source::debian::deb::{Md5Reader, merge_usr};
+use drystone_source::debian::deb::{Md5Reader, merge_usr};
 
 /// The control file with the checksums of a package's files.
 const CHECKSUMS: &str = "md5sums";

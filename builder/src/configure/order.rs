@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::Package;
-use crate::source::debian::relation::RelationField;
+use drystone_source::debian::relation::RelationField;
 
 /// One round: some packages are unpacked, then some are configured, then one's `preinst` runs, which
 /// is unpacked first in the next round. After the last round dpkg configures the rest in an order of

@@ -8,9 +8,9 @@ use drystone_store::store::{Store, StoreError};
 use super::ConfigureError;
 use super::triggers::{Directive, parse_directives};
 use crate::finish::status::Conffile;
-use crate::source::debian::control;
-use crate::source::debian::deb::{CONFFILE_DIGESTS, ImportedDeb, LIST};
-use crate::source::debian::relation::RelationField;
+use drystone_source::debian::control;
+use drystone_source::debian::deb::{CONFFILE_DIGESTS, ImportedDeb, LIST};
+use drystone_source::debian::relation::RelationField;
 
 /// A package that was imported, with its control files.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Package;
 use super::triggers::Triggers;
-use crate::source::debian::control;
-use crate::source::debian::relation::{Alternative, RelationField};
-use crate::source::debian::version::Version;
+use drystone_source::debian::control;
+use drystone_source::debian::relation::{Alternative, RelationField};
+use drystone_source::debian::version::Version;
 
 /// The size of dpkg's hash table.
 const BINS: u32 = 65_521;

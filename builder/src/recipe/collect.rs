@@ -7,7 +7,7 @@ use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 use super::RecipeError;
 use crate::finish::private_keys;
 use crate::sandbox::{SandboxError, Scan};
-use crate::source::debian::deb::merge_usr;
+use drystone_source::debian::deb::merge_usr;
 
 /// Files up to this size are searched for private keys.
 const KEY_LIMIT: u64 = 1 << 20;

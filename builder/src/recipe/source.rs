@@ -12,11 +12,11 @@ use drystone_store::tree::{Entry, Kind, SpoolError, TreePath};
 
 use super::{ARCHIVE, BUILDER_ID};
 use crate::build::StoredFile;
-use crate::source::files::{
+use crate::spec::{Image, Recipe, RecipeSource};
+use drystone_source::files::{
     ContentSource, FileSource, FileSpec, FilesError, Fingerprint, SourceEntry, SourceTree,
     read_sources,
 };
-use crate::spec::{Image, Recipe, RecipeSource};
 
 /// Why a source cannot be taken.
 #[derive(Debug, thiserror::Error)]

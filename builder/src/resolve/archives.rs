@@ -16,11 +16,11 @@ use super::sources::Candidate;
 use super::{ResolveError, Resolver};
 use crate::lock::{ArchiveKey, Fingerprint, Lock};
 use crate::progress::Event;
-use crate::source::debian::archive::{ArchiveError, ReleaseFiles, fetch_release};
-use crate::source::debian::openpgp::Keyring;
-use crate::source::debian::release::Release;
-use crate::source::debian::universe::Reach;
 use crate::spec::{Architecture, Component};
+use drystone_source::debian::archive::{ArchiveError, fetch_release};
+use drystone_source::debian::openpgp::Keyring;
+use drystone_source::debian::release::Release;
+use drystone_source::debian::universe::Reach;
 
 /// Suites that get neither updates nor security suites of their own.
 const MOVING: [&str; 4] = ["sid", "unstable", "experimental", "rc-buggy"];
@@ -77,16 +77,6 @@ impl Proved {
     }
 }
 
-impl ReleaseFiles for Release {
-    fn by_hash(&self) -> bool {
-        self.acquire_by_hash
-    }
-
-    fn file(&self, path: &str) -> Option<(BlobDigest, u64)> {
-        self.files.get(path).map(|file| (file.digest, file.size))
-    }
-}
-
 /// Whether a suite is expected to come without updates or security suites.
 pub(super) fn may_stand_alone(main: &Proved, mirror_is_set: bool) -> bool {
     mirror_is_set || main.release.origin != "Debian" || MOVING.contains(&&*main.release.codename)
@@ -123,7 +113,7 @@ impl Resolver<'_> {
         }
         Err(failure.unwrap_or_else(|| {
             let suite = wanted.key.suite.to_string();
-            crate::source::debian::mirror::MirrorError::NotFound { suite }.into()
+            drystone_source::debian::mirror::MirrorError::NotFound { suite }.into()
         }))
     }
 

@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use super::observe::Transfers;
 use super::{Plan, ResolveError, Resolver};
 use crate::lock::Lock;
-use crate::source::debian::archive::ArchiveError;
 use crate::spec::{Image, Platform};
+use drystone_source::debian::archive::ArchiveError;
 
 /// The most packages that are named.
 const MOST_NAMED: usize = 3;

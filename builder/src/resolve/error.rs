@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use crate::document::{Diagnostics, ValueError};
 use crate::lock::ArchiveKey;
-use crate::source::debian::apt_sources::AptSourceError;
-use crate::source::debian::archive::ArchiveError;
-use crate::source::debian::index::IndexError;
-use crate::source::debian::mirror::MirrorError;
-use crate::source::debian::openpgp::KeyringError;
-use crate::source::debian::release::ReleaseError;
-use crate::source::debian::solve::Unsolvable;
 use crate::spec::Platform;
+use drystone_source::debian::apt_sources::AptSourceError;
+use drystone_source::debian::archive::ArchiveError;
+use drystone_source::debian::index::IndexError;
+use drystone_source::debian::mirror::MirrorError;
+use drystone_source::debian::openpgp::KeyringError;
+use drystone_source::debian::release::ReleaseError;
+use drystone_source::debian::solve::Unsolvable;
 
 /// A lock that cannot be made.
 #[derive(Debug, thiserror::Error)]

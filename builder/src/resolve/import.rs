@@ -24,8 +24,8 @@ use super::observe::Transfers;
 use super::{ResolveError, Sources};
 use crate::lock::{ArchiveKey, Lock, LockedPackage, PackageKey};
 use crate::progress::{Event, Progress};
-use crate::source::debian::deb::{self, DebError, ImportedDeb};
-use crate::source::fetch::{Download, Downloader, FetchError};
+use drystone_source::debian::deb::{self, DebError, ImportedDeb};
+use drystone_source::fetch::{Download, Downloader, FetchError};
 
 /// Downloads that are under way or waiting for the downloader; more would only hold files open.
 const WAITING_DOWNLOADS: usize = 32;

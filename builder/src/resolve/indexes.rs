@@ -11,9 +11,9 @@ use super::sources::MAIN;
 use super::{ResolveError, Resolver};
 use crate::lock::ArchiveKey;
 use crate::progress::Event;
-use crate::source::debian::archive::{ArchiveError, Indexes};
-use crate::source::debian::index::{PackageRecord, read_packages};
 use crate::spec::{Architecture, Component, Suite};
+use drystone_source::debian::archive::{ArchiveError, Indexes};
+use drystone_source::debian::index::{PackageRecord, read_packages};
 
 /// An archive and what it offers, by the architecture of the index.
 pub(super) struct Offer {

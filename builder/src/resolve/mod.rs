@@ -38,10 +38,10 @@ use futures_util::future::try_join_all;
 
 use crate::lock::{ArchiveKey, Lock};
 use crate::progress::{Event, Progress};
-use crate::source::debian::openpgp::Keyring;
-use crate::source::debian::universe::Reach;
-use crate::source::fetch::Downloader;
 use crate::spec::{Architecture, Debian, Image, Name, Platform, Repository, Suite};
+use drystone_source::debian::openpgp::Keyring;
+use drystone_source::debian::universe::Reach;
+use drystone_source::fetch::Downloader;
 
 use archives::{Wanted, locked_date, may_stand_alone};
 use indexes::{Offer, ordered};

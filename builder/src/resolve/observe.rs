@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::progress::{Event, Progress};
-use crate::source::fetch::DownloadObserver;
+use drystone_source::fetch::DownloadObserver;
 
 /// Hears downloads and reports bytes.
 pub(super) struct Transfers<'a> {

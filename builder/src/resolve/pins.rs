@@ -6,12 +6,12 @@ use super::indexes::record_name;
 use super::sets::{SetError, Sets, Wish, choose};
 use super::sources::MAIN;
 use crate::lock::{Lock, LockedPackage, PackageKey};
-use crate::source::debian::index::PackageRecord;
-use crate::source::debian::relation::RelationField;
-use crate::source::debian::solve::{Failure, Problem, Unsolvable};
-use crate::source::debian::universe::{Reach, Universe};
-use crate::source::debian::version::Version;
 use crate::spec::{ImageName, Name, PackageName, Platform, Suite, VersionPattern};
+use drystone_source::debian::index::PackageRecord;
+use drystone_source::debian::relation::RelationField;
+use drystone_source::debian::solve::{Failure, Problem, Unsolvable};
+use drystone_source::debian::universe::{Reach, Universe};
+use drystone_source::debian::version::Version;
 
 /// Rounds of letting go of pins that an update of a few packages meets.
 const MOST_ROUNDS: usize = 50;

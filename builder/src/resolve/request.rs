@@ -9,11 +9,11 @@ use super::pins::{PinError, Pins, Update};
 use super::sets::{SetError, Sets, Wish};
 use crate::document::{Diagnostic, Diagnostics, Place, ValueError};
 use crate::lock::{ArchiveKey, Lock, LockedPlatform};
-use crate::source::debian::index::PackageRecord;
-use crate::source::debian::solve::{PackageRequest, Problem, Unsolvable};
-use crate::source::debian::universe::{Reach, Universe};
-use crate::source::debian::version::Version;
 use crate::spec::{Debian, Image, Name, Platform, Suite};
+use drystone_source::debian::index::PackageRecord;
+use drystone_source::debian::solve::{PackageRequest, Problem, Unsolvable};
+use drystone_source::debian::universe::{Reach, Universe};
+use drystone_source::debian::version::Version;
 
 /// Everything that one platform's packages are chosen from and by.
 pub(super) struct Task {

@@ -12,13 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::script_only::is_script_only;
-use crate::source::debian::index::PackageRecord;
-use crate::source::debian::relation::{Alternative, Group};
-use crate::source::debian::solve::{
+use drystone_source::debian::index::PackageRecord;
+use drystone_source::debian::relation::{Alternative, Group};
+use drystone_source::debian::solve::{
     PackageRequest, Reason, Solution, SolveRequest, Unsolvable, solve,
 };
-use crate::source::debian::universe::{Polarity, Universe, matches};
-use crate::source::debian::version::Version;
+use drystone_source::debian::universe::{Polarity, Universe, matches};
+use drystone_source::debian::version::Version;
 
 /// In every image: `/etc/os-release`, `/etc/passwd`' directory, the top of the tree.
 const BASE_FILES: &str = "base-files";
@@ -239,8 +239,8 @@ impl<'s, 'u> Reached<'s, 'u> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::debian::index::read_packages;
-    use crate::source::debian::universe::Reach;
+    use drystone_source::debian::index::read_packages;
+    use drystone_source::debian::universe::Reach;
 
     const BASE: &str = "base-files 12 essential pre-depends:awk\nbase-passwd 3 essential depends:libc6\n\
         dpkg 1 essential depends:tar\ntar 1 essential\ngawk 5 provides:awk\nmawk 1 provides:awk\nlibc6 2\n\

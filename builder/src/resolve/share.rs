@@ -17,10 +17,10 @@ use crate::lock::{
     ArchiveKey, Index, IndexKey, Lock, LockedImage, LockedPackage, LockedPlatform, LockedRequest,
     PackageKey,
 };
-use crate::source::debian::index::PackageRecord;
 use crate::spec::{
     Architecture, Debian, Image, Name, PackageName, PackageVersion, Platform, Suite,
 };
+use drystone_source::debian::index::PackageRecord;
 
 fn locked<'a>(image: &Image, previous: Option<&'a Lock>) -> Option<&'a LockedImage> {
     previous?.images.get(&image.name)

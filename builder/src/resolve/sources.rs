@@ -8,9 +8,9 @@ use url::Url;
 
 use super::ResolveError;
 use crate::lock::{ArchiveKey, LockedPackage};
-use crate::source::debian::apt_sources::{AptSource, AptSourceError, read_apt_sources};
-use crate::source::debian::mirror::{Mirrors, address_of, find_mirrors};
 use crate::spec::{Name, Repository};
+use drystone_source::debian::apt_sources::{AptSource, AptSourceError, read_apt_sources};
+use drystone_source::debian::mirror::{Mirrors, address_of, find_mirrors};
 
 /// The repository name that the lock gives to the main archive, its security archive included.
 pub(super) const MAIN: &str = "debian";
@@ -153,8 +153,8 @@ mod tests {
     use drystone_store::tree::TreePath;
 
     use super::*;
-    use crate::source::debian::mirror::parse_mirror;
     use crate::spec::{PackageName, Suite};
+    use drystone_source::debian::mirror::parse_mirror;
 
     fn pin(repository: &str, suite: &str, path: &str) -> LockedPackage {
         LockedPackage {

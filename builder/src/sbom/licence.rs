@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::debian::control::paragraphs;
+use drystone_source::debian::control::paragraphs;
 
 /// The longest copyright file that is read, in bytes.
 pub const MAX_COPYRIGHT: u64 = 4 << 20;

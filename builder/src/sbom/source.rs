@@ -5,8 +5,8 @@ use drystone_store::digest::BlobDigest;
 
 use super::purl;
 use crate::recipe::language::{Algorithm, Dependency, Registry};
-use crate::source::fetch::shown;
 use crate::spec::{Image, RecipeSource};
+use drystone_source::fetch::shown;
 
 /// Something that a recipe fetched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

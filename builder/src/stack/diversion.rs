@@ -2,7 +2,7 @@
 
 use drystone_store::tree::TreePath;
 
-use crate::source::debian::deb::merge_usr;
+use drystone_source::debian::deb::merge_usr;
 
 /// A path that packages other than one put elsewhere (dpkg-divert(1)).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,48 +6,12 @@ use std::path::Path;
 use drystone_builder::document::{Diagnostics, Style};
 use drystone_builder::finish::status::{PackageState, status_paragraph};
 use drystone_builder::lock::Lock;
-use drystone_builder::source::debian::control::paragraphs;
-use drystone_builder::source::debian::deb;
-use drystone_builder::source::debian::index::read_packages;
-use drystone_builder::source::debian::relation::{RelationField, Relations};
-use drystone_builder::source::debian::release::Release;
-use drystone_builder::source::debian::version::Version;
 use drystone_builder::spec::Image;
-use drystone_store::digest::BlobDigest;
-use drystone_store::layer::Compression;
-use drystone_store::store::Store;
-
-/// A package: what is accepted can be listed and is found again.
-pub fn deb(store: &Store, bytes: &[u8]) -> bool {
-    let digest = BlobDigest::of(bytes);
-    let size = bytes.len() as u64;
-    let Ok(deb) = deb::import(store, &digest, "x-1", size, bytes, Compression::Store1) else {
-        return false;
-    };
-    for output in [&deb.data, &deb.control] {
-        let listing = store.listing(output).expect("the store works");
-        assert!(listing.is_some(), "an imported tree has a listing");
-    }
-    let again = deb::imported(store, &digest).expect("the store works");
-    assert_eq!(again.map(|deb| deb.data), Some(deb.data));
-    true
-}
-
-/// A package whose data member these bytes are.
-pub fn data_tar(store: &Store, bytes: &[u8]) -> bool {
-    // One empty tar is a control archive too.
-    let members: [(&str, &[u8]); 3] =
-        [("debian-binary", b"2.0\n"), ("control.tar", &[0; 1024]), ("data.tar", bytes)];
-    let mut archive = b"!<arch>\n".to_vec();
-    for (name, content) in members {
-        let length = content.len();
-        let header = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{length:<10}`\n", 0, 0, 0, "100644");
-        archive.extend(header.as_bytes());
-        archive.extend(content);
-        archive.extend(std::iter::repeat_n(b'\n', length % 2));
-    }
-    deb(store, &archive)
-}
+use drystone_source::debian::control::paragraphs;
+use drystone_source::debian::index::read_packages;
+use drystone_source::debian::relation::RelationField;
+use drystone_source::debian::release::Release;
+use drystone_source::debian::version::Version;
 
 /// Control files, and all that is made of them: indexes, Release files, dpkg's status.
 pub fn control(bytes: &[u8]) -> bool {
@@ -74,15 +38,6 @@ pub fn control(bytes: &[u8]) -> bool {
         assert_eq!(status_paragraph(&status, &state).as_ref(), Ok(&status));
     }
     accepted
-}
-
-/// Relations: what is accepted comes back from what is written of it.
-pub fn relations(bytes: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(bytes);
-    let Ok(relations) = text.parse::<Relations>() else { return false };
-    let written = relations.to_string();
-    assert_eq!(written.parse::<Relations>().as_ref(), Ok(&relations), "{written:?}");
-    true
 }
 
 /// image.toml: problems can be shown, and a comment changes nothing.

@@ -18,8 +18,9 @@ use url::Url;
 
 use super::mirror::address_of;
 use super::openpgp::{Keyring, SignatureError, Verified, verify_clearsigned, verify_detached};
+use super::release::Release;
 use super::xz;
-use crate::source::fetch::{DownloadObserver, Downloader, FetchError, shown};
+use crate::fetch::{DownloadObserver, Downloader, FetchError, shown};
 
 /// The largest Release that is read, in bytes; Debian's largest has 0.3 MB.
 const RELEASE_LIMIT: u64 = 16 << 20;
@@ -99,6 +100,16 @@ pub trait ReleaseFiles {
 
     /// SHA-256 and size in bytes of a file, by its path relative to the Release.
     fn file(&self, path: &str) -> Option<(BlobDigest, u64)>;
+}
+
+impl ReleaseFiles for Release {
+    fn by_hash(&self) -> bool {
+        self.acquire_by_hash
+    }
+
+    fn file(&self, path: &str) -> Option<(BlobDigest, u64)> {
+        self.files.get(path).map(|file| (file.digest, file.size))
+    }
 }
 
 /// A Release with a good signature.

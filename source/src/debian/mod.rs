@@ -12,4 +12,4 @@ pub mod release;
 pub mod solve;
 pub mod universe;
 pub mod version;
-pub(crate) mod xz;
+pub mod xz;

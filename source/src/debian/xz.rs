@@ -9,7 +9,7 @@ use liblzma::stream::{CONCATENATED, IGNORE_CHECK, Stream};
 const MEMORY: u64 = 256 << 20;
 
 /// Decompresses xz, several streams after one another too.
-pub(crate) fn xz<R: Read>(packed: R) -> io::Result<XzDecoder<R>> {
+pub fn xz<R: Read>(packed: R) -> io::Result<XzDecoder<R>> {
     within(packed, MEMORY)
 }
 

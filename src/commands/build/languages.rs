@@ -10,7 +10,7 @@ use drystone_builder::recipe::language::registry::{Host, Registries};
 use drystone_builder::recipe::language::{
     Dependency, Fetching, Integrity, LanguageError, Question, fetch_all,
 };
-use drystone_builder::source::fetch::Downloader;
+use drystone_source::fetch::Downloader;
 
 use super::{Work, interrupted};
 use crate::interrupt;

@@ -25,7 +25,7 @@ use drystone_store::tree::SpoolError;
 use url::Url;
 
 use crate::progress::{Event, Progress};
-use crate::source::fetch::shown;
+use drystone_source::fetch::shown;
 use object::Objects;
 
 /// Version of the `fetch` builder for commits: rises whenever its output can change.

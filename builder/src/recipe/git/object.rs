@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 use super::{Commit, GitError, MISLEADING, io_error};
 use crate::recipe::source::LARGE_FILE;
-use crate::source::fetch::shown;
+use drystone_source::fetch::shown;
 
 /// The largest object that is read, in bytes.
 const MOST_BYTES: u64 = 2 << 30;

@@ -9,7 +9,7 @@ use drystone_store::tree::{SpoolError, TreePath};
 use super::registry::RegistryError;
 use super::unpack::UnpackError;
 use super::{Integrity, IntegrityError};
-use crate::source::fetch::FetchError;
+use drystone_source::fetch::FetchError;
 
 /// Why a lockfile is not followed. Files are named as they stand in the recipe's source.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use super::integrity::Hashing;
 use super::registry::{Address, Registries};
 use super::{Dependency, Integrity, LanguageError};
 use crate::progress::{Event, Progress};
-use crate::source::fetch::{Download, Downloaded, Downloader, FetchError, Silent};
+use drystone_source::fetch::{Download, Downloaded, Downloader, FetchError, Silent};
 use drystone_store::derivation::Derivation;
 use drystone_store::layer::Compression;
 use drystone_store::realisation::Output;

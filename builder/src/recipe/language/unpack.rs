@@ -11,7 +11,7 @@ use drystone_store::tree::{
 };
 use flate2::read::MultiGzDecoder;
 
-use crate::source::debian::xz::xz;
+use drystone_source::debian::xz::xz;
 
 /// The largest content of one archive, in bytes.
 const MOST_BYTES: u64 = 4 << 30;

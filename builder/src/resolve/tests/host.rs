@@ -11,8 +11,8 @@ use url::Url;
 use super::world::{content, now, texts};
 use crate::progress::Silent;
 use crate::resolve::{Imports, Resolver, Sources, Update, import_packages};
-use crate::source::fetch::{Downloader, Settings, Silent as NoObserver};
 use crate::spec::Image;
+use drystone_source::fetch::{Downloader, Settings, Silent as NoObserver};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_light_is_locked_from_the_hosts_mirror() {

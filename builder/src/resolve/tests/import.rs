@@ -12,8 +12,14 @@ use drystone_store::with_causes;
 use super::world::*;
 use crate::lock::{Lock, PackageKey};
 use crate::resolve::{ImportError, Imports, Sources, import_packages, record_trees};
-use crate::source::fetch::Downloader;
-use crate::source::fetch::testing::TestServer;
+use drystone_source::fetch::Downloader;
+
+/// The misbehaving server of the downloads' own tests.
+#[allow(dead_code, reason = "it is asked for nothing but files here")]
+#[path = "../../../../source/src/fetch/testing.rs"]
+mod testing;
+
+use testing::TestServer;
 
 struct Kit {
     store: Arc<Store>,

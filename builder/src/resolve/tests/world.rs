@@ -11,8 +11,8 @@ use url::Url;
 use crate::lock::{Lock, LockedPlatform, PackageKey};
 use crate::progress::{Event, Progress};
 use crate::resolve::{ResolveError, Resolver, Sources, Update};
-use crate::source::fetch::{Downloader, Settings};
 use crate::spec::{Image, PackageName, Platform};
+use drystone_source::fetch::{Downloader, Settings};
 use drystone_store::with_causes;
 
 /// What every suite has: the Essential set of a tiny distribution.

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::source::fetch::testing::{Answer, TestServer};
-use crate::source::fetch::{Settings, Silent};
+use crate::fetch::testing::{Answer, TestServer};
+use crate::fetch::{Settings, Silent};
 
 fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Read};
 
 use super::DebError;
-use crate::source::debian::xz;
+use crate::debian::xz;
 
 /// A reader of the tar stream in a member named `name`, which starts with `stem`.
 pub(super) fn decompress<'a>(

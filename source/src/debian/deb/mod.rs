@@ -272,18 +272,19 @@ fn add(
 }
 
 /// Hashes what is read through it, as dpkg does for its lists.
-pub(crate) struct Md5Reader<'a> {
+pub struct Md5Reader<'a> {
     inner: &'a mut dyn Read,
     hasher: md5::Md5,
 }
 
 impl<'a> Md5Reader<'a> {
-    pub(crate) fn new(inner: &'a mut dyn Read) -> Self {
+    /// Reads through `inner`, from where it stands.
+    pub fn new(inner: &'a mut dyn Read) -> Self {
         Self { inner, hasher: md5::Md5::new() }
     }
 
     /// The hash of what was read, in hexadecimal.
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         HEXLOWER.encode(&self.hasher.finalize())
     }
 }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::explain::{Problem, Rejection};
 use super::{PackageRequest, SolveRequest};
-use crate::source::debian::index::PackageRecord;
-use crate::source::debian::relation::{Alternative, Group};
-use crate::source::debian::universe::{NameId, Polarity, Reach, RecordId, Universe, matches};
-use crate::source::debian::version::Version;
+use crate::debian::index::PackageRecord;
+use crate::debian::relation::{Alternative, Group};
+use crate::debian::universe::{NameId, Polarity, Reach, RecordId, Universe, matches};
+use crate::debian::version::Version;
 
 /// Names that must come from a repository other than the default ones, because a package of that
 /// repository needs them so.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::source::debian::universe::Universe;
+use crate::debian::universe::Universe;
 
 /// How deep nested failures are written out; below, the first lines have said enough.
 const DEPTH: usize = 4;

@@ -2,7 +2,7 @@
 //!
 //! The plain test asks for some sets of many packages each, to stay within seconds. With
 //! `DRYSTONE_ORACLE=all` in the environment every package is asked for on its own, and so are sets
-//! drawn at random, in three ways: `cargo test -p drystone-builder oracle -- --nocapture` then takes
+//! drawn at random, in three ways: `cargo test -p drystone-source oracle -- --nocapture` then takes
 //! some minutes. `DRYSTONE_ORACLE_DRAWS=SETS[,SEED]` draws more or other sets, and
 //! `DRYSTONE_ORACLE_LISTS` names another folder of lists, as for another suite.
 
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use drystone_store::digest::BlobDigest;
 
 use super::*;
-use crate::source::debian::control::paragraphs;
-use crate::source::debian::index::read_packages;
-use crate::source::debian::release::Release;
-use crate::source::debian::universe::Reach;
+use crate::debian::control::paragraphs;
+use crate::debian::index::read_packages;
+use crate::debian::release::Release;
+use crate::debian::universe::Reach;
 
 /// Where apt keeps the indexes that it has downloaded.
 fn lists() -> PathBuf {

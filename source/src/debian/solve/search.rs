@@ -13,7 +13,7 @@ use super::candidates::{Candidates, Overrides};
 use super::explain::{Failure, Problem, Rejection, Unsolvable};
 use super::state::{Levels, Requirement, State};
 use super::{PackageRequest, Reason, RelationKind, Solution, SolveRequest};
-use crate::source::debian::universe::{NameId, Reach, RecordId, Universe};
+use crate::debian::universe::{NameId, Reach, RecordId, Universe};
 
 /// After so many dead ends the search is given up. Real requests meet a handful.
 const MAX_DEAD_ENDS: usize = 5_000;

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::explain::Problem;
 use super::{Reason, RelationKind, SolveRequest};
-use crate::source::debian::index::PackageRecord;
-use crate::source::debian::relation::{Alternative, Group};
-use crate::source::debian::universe::{NameId, Polarity, RecordId, Universe, matches};
+use crate::debian::index::PackageRecord;
+use crate::debian::relation::{Alternative, Group};
+use crate::debian::universe::{NameId, Polarity, RecordId, Universe, matches};
 
 /// Indexes of choice points.
 pub(super) type Levels = BTreeSet<usize>;

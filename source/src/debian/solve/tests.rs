@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::debian::index::read_packages;
-use crate::source::debian::relation::RelationField;
-use crate::source::debian::universe::{Polarity, Reach, matches};
+use crate::debian::index::read_packages;
+use crate::debian::relation::RelationField;
+use crate::debian::universe::{Polarity, Reach, matches};
 
 /// Makes an index: each line is `name version | Field: value | ...`.
-pub(in crate::source::debian) fn index(repository: &str, lines: &str) -> Vec<PackageRecord> {
+pub(in crate::debian) fn index(repository: &str, lines: &str) -> Vec<PackageRecord> {
     let mut text = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let mut parts = line.split(" ; ");

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::{Host, RegistryError};
 use crate::recipe::language::Dependency;
-use crate::source::fetch::shown;
+use drystone_source::fetch::shown;
 
 /// Cargo's name of its default registry.
 const DEFAULT: &str = "crates-io";
@@ -383,7 +383,7 @@ async fn ask_cargo(host: Host<'_>, dependency: &Dependency) -> Result<Index, Reg
 mod tests {
     use super::*;
     use crate::recipe::language::{Algorithm, Integrity, Registry};
-    use crate::source::fetch::{Downloader, Settings};
+    use drystone_source::fetch::{Downloader, Settings};
 
     fn dependency(name: &str) -> Dependency {
         Dependency {

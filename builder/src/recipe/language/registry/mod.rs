@@ -15,7 +15,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{Dependency, Integrity, Question, Registry};
-use crate::source::fetch::{Downloader, FetchError, Headers};
+use drystone_source::fetch::{Downloader, FetchError, Headers};
 
 /// Why it is not known where files are.
 #[derive(Debug, thiserror::Error)]

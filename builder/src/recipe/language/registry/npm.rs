@@ -12,7 +12,7 @@ use url::Url;
 use super::{Address, Host, RegistryError, ask};
 use crate::recipe::language::Dependency;
 use crate::recipe::language::npm::{Settings, address, conventional_path};
-use crate::source::fetch::{Headers, shown};
+use drystone_source::fetch::{Headers, shown};
 
 /// The largest document of a package that is read, in bytes.
 const MOST_BYTES: u64 = 256 << 20;

@@ -14,7 +14,7 @@ use crate::recipe::language::python::{
     ACCEPT, Indexes, OfferedFile, Texts, normalised, of_project, read_index,
 };
 use crate::recipe::language::{Dependency, Integrity, Question};
-use crate::source::fetch::{Headers, shown};
+use drystone_source::fetch::{Headers, shown};
 
 /// The largest page that is read, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
