@@ -112,7 +112,8 @@ pub fn source_of(built: &Built, layer: &BlobDigest) -> Option<Location> {
 pub fn fetch_layers(built: &Built, images: BaseImages<'_>) -> Result<(), Failure> {
     let layers: Vec<_> =
         bases(built).flat_map(|base| base.layers.iter().map(move |layer| (base, layer))).collect();
-    let fetched = layers.par_iter().map(|(base, layer)| images.fetch_layer(base, layer));
+    let fetched =
+        layers.par_iter().with_max_len(1).map(|(base, layer)| images.fetch_layer(base, layer));
     fetched.collect::<Result<(), _>>().map_err(Failure::of)
 }
 

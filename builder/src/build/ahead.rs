@@ -82,7 +82,7 @@ impl<'a> Ahead<'a> {
             .build();
         let Ok(pool) = pool else { return };
         pool.install(|| {
-            self.layers.par_iter().for_each(|parts| {
+            self.layers.par_iter().with_max_len(1).for_each(|parts| {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }

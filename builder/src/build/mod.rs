@@ -609,6 +609,7 @@ impl Builder<'_> {
         self.progress.event(Event::Phase { name: "layers".into(), text });
         let layers = plan
             .par_iter()
+            .with_max_len(1)
             .map(|plan| {
                 let parts: Vec<&Output> = plan.members.iter().map(|&at| &outputs[at]).collect();
                 let (tree, layer) = self.compress(&parts, request.compression)?;

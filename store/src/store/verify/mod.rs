@@ -216,6 +216,8 @@ impl Store {
         blobs.sort_by_key(|(digest, facts)| (std::cmp::Reverse(facts.length), **digest));
         let problems: Vec<Vec<Problem>> = blobs
             .par_iter()
+            // Otherwise one thread gets all the large ones, in one piece that no other may share.
+            .with_max_len(1)
             .map(|(digest, facts)| {
                 let roles = roles.get(*digest).map_or(&[][..], Vec::as_slice);
                 content::check_blob(self, digest, facts.length, roles, progress)
