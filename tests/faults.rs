@@ -260,7 +260,11 @@ struct Hostile {
 
 impl Hostile {
     fn new(deb: &Deb<'_>) -> Option<Self> {
-        let world = World::shared()?;
+        // Only scripts need the Essential set; a store without it is verified in an instant.
+        let world = match deb.control {
+            [] => World::fresh()?,
+            _ => World::shared()?,
+        };
         let repository = Repository::new(&world.path("repository"))?;
         repository.add(deb);
         repository.publish(&[]);
