@@ -143,7 +143,10 @@ impl<'a> Checkouts<'a> {
             None => Session::start(&map)?,
         };
         // Two threads may have started one each; the loser's ends here.
-        Ok(self.session.get_or_init(|| session))
+        Ok(self.session.get_or_init(|| {
+            session.expect_root();
+            session
+        }))
     }
 
     /// Lays out every tree that is not yet; the directories, in the order of `outputs`.
@@ -158,8 +161,10 @@ impl<'a> Checkouts<'a> {
             .map(|(output, _)| *output)
             .collect();
         self.store.fetch_trees(&missing)?;
+        // One at a time: sizes differ by powers of ten.
         outputs
             .par_iter()
+            .with_max_len(1)
             .zip(&paths)
             .filter(|(_, path)| !path.exists())
             .try_for_each(|(output, path)| self.checkout(session, output, path))?;

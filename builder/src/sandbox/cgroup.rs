@@ -30,8 +30,6 @@ enum Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     version: Version,
-    /// The group of this process.
-    own: PathBuf,
     memory: PathBuf,
     pids: Option<PathBuf>,
     cpu: Option<PathBuf>,
@@ -76,13 +74,6 @@ impl Place {
         }
     }
 
-    /// Has the kernel expect that a process moves. It lets no process move before each processor
-    /// has passed a point of rest, which takes it some 10 ms; but for about as long after one move
-    /// others need not wait. So one that moves nothing is asked for while a root is being opened.
-    pub(super) fn expect_moves(&self) {
-        let _ = fs::write(self.own.join("cgroup.procs"), std::process::id().to_string());
-    }
-
     /// What was found, for people.
     pub(super) fn describe(&self) -> String {
         let version = match self.version {
@@ -92,14 +83,14 @@ impl Place {
         format!("{version}, below {}", self.memory.display())
     }
 
-    /// Makes a group and moves a process into it.
+    /// Makes a group and moves a process into it. The kernel lets no process move before each
+    /// processor has passed a point of rest, which takes it some 10 ms.
     pub(super) fn create(&self, pid: u32) -> io::Result<Group> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let below = |place: &PathBuf| place.join(&name);
         let group = Group(Self {
             version: self.version,
-            own: self.own.clone(),
             memory: below(&self.memory),
             pids: self.pids.as_ref().map(below),
             cpu: self.cpu.as_ref().map(below),
@@ -132,14 +123,17 @@ impl Group {
         };
         let none = if two { "max" } else { "-1" };
         let file = if two { "memory.max" } else { "memory.limit_in_bytes" };
-        fs::write(memory.join(file), number(resources.memory, none))?;
+        let set = || fs::write(memory.join(file), number(resources.memory, none));
+        let lowered = set();
         let swap = if two { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
         // Many kernels do not count swap.
         let limit = if two { resources.memory.map(|_| 0) } else { resources.memory };
         let _ = fs::write(memory.join(swap), number(limit, none));
+        // Version 1 allows no more memory than memory and swap together: what is raised comes second.
+        lowered.or_else(|_| set())?;
         if let Some(pids) = pids {
-            // Its init counts as well.
-            let most = resources.processes.map(|most| u64::from(most) + 1);
+            // Its init and the spawner count as well.
+            let most = resources.processes.map(|most| u64::from(most) + 2);
             let _ = fs::write(pids.join("pids.max"), number(most, "max"));
         }
         if let Some(cpu) = cpu {
@@ -240,7 +234,6 @@ impl Host<'_> {
                     let with = |name| hands_on(directory, name).then(|| directory.to_owned());
                     return Ok(Place {
                         version: Version::Two,
-                        own: own.clone(),
                         memory: directory.to_owned(),
                         pids: with("pids"),
                         cpu: with("cpu"),
@@ -263,7 +256,7 @@ impl Host<'_> {
             try_directory(&directory).is_ok().then_some(directory)
         };
         let (pids, cpu) = (with("pids"), with("cpu"));
-        let place = Place { version: Version::One, own: memory.clone(), pids, cpu, memory };
+        let place = Place { version: Version::One, pids, cpu, memory };
         Some(Ok(place))
     }
 }
@@ -334,7 +327,7 @@ mod tests {
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         assert_eq!(read("cgroup.procs"), "7");
         assert_eq!((&*read("memory.max"), &*read("memory.swap.max")), ("4096", "0"));
-        assert_eq!((&*read("pids.max"), &*read("cpu.max")), ("10", "200000 100000"));
+        assert_eq!((&*read("pids.max"), &*read("cpu.max")), ("11", "200000 100000"));
         assert_eq!(group.killed(), 0);
         fs::write(directory.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
         assert_eq!(group.killed(), 2);

@@ -19,7 +19,9 @@ pub(super) const ROOT_NAME: &str = "drystone-sandbox-root";
 pub(super) enum Service {
     /// One [`Work`] request.
     Work,
-    /// A root: a [`super::RootRequest`], then [`RootOperation`]s.
+    /// Roots, one after another. The first answer is the pid of the process that their inits come
+    /// from, as the host counts. For each a [`super::RootRequest`] follows, and when that is
+    /// [`Opened`], [`RootOperation`]s.
     Root,
 }
 
@@ -40,10 +42,6 @@ pub(super) enum Work {
     },
     CreateDirectory {
         path: PathBuf,
-    },
-    Scratch {
-        path: PathBuf,
-        bytes: u64,
     },
     /// Registers an emulator for the session's roots.
     Emulate {
@@ -68,8 +66,6 @@ pub(super) struct Opened {
     pub(super) storage: Storage,
     /// Why there is no overlay.
     pub(super) refusal: Option<String>,
-    /// The pid of the root's init, as the host counts.
-    pub(super) init: u32,
     /// Why commands see the true clock and the like, although they were not to.
     pub(super) undisguised: Option<String>,
 }

@@ -9,8 +9,9 @@
 //! ```text
 //! program ── session        user namespace (ids 0..65535 and the caller), mount namespace
 //!              │             checkout, remove, rename, scan: a thread for each request
-//!              └─ supervisor one for each root: its own mount namespace, the overlay and mounts;
-//!                   │        reads and writes files, pumps output, keeps the limits
+//!              └─ supervisor one for each open root: its own mount namespace, the overlay and
+//!                   │        mounts; reads and writes files, pumps output, keeps the limits
+//!                   ├─ spawner   starts inits, in the control group
 //!                   └─ init  a second user namespace (ids 0..65535 only), pid, mount, network,
 //!                        │   ipc, uts and cgroup namespaces; the root is pivoted, the old detached
 //!                        └─ command   capabilities, rlimits, seccomp, no_new_privs

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use drystone_store::tree::TreePath;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use super::messages::{Executed, Opened, RootOperation, tree_path};
 use super::request::{Change, Command, Finished, Item, RootRequest, Storage};
 use super::session::{receive, send};
 use super::wire::{Connection, Frame};
-use super::{Ending, Limit, SandboxError};
+use super::{Ending, Limit, Resources, SandboxError};
 
 /// An open root. Paths are the root's own, absolute or relative to it; symbolic links are followed
 /// inside the root and never out of it, except in the last component, which is the entry itself.
@@ -23,20 +23,42 @@ use super::{Ending, Limit, SandboxError};
 #[derive(Debug)]
 pub struct Root {
     connection: Mutex<Connection>,
+    group: Option<Group>,
     opened: Opened,
-    /// Made for the first command with limits that the kernel could keep.
-    group: OnceLock<Option<Group>>,
+    /// Where the supervisor goes when the root is closed, if it serves another.
+    idle: Option<Idle>,
+}
+
+/// A supervisor that has no root now, and the control group that its roots' processes are born in.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    connection: Connection,
+    group: Option<Group>,
+}
+
+/// The supervisors of a session that have no root now.
+pub(super) type Idle = Arc<Mutex<Vec<Supervisor>>>;
+
+impl Supervisor {
+    /// Waits until a supervisor that was asked for has started, and puts what it starts into a
+    /// control group.
+    pub(super) fn start(connection: Connection) -> Result<Self, SandboxError> {
+        let spawner = receive::<u32>(&connection)?.message;
+        let group = place().and_then(|place| place.create(spawner).ok());
+        Ok(Self { connection, group })
+    }
 }
 
 impl Root {
     pub(super) fn open(
-        connection: Connection,
+        supervisor: Supervisor,
         request: &RootRequest,
+        idle: Option<Idle>,
     ) -> Result<Self, SandboxError> {
+        let Supervisor { connection, group } = supervisor;
         send(&connection, request, &[], &[])?;
-        expect_moves();
         let opened = receive::<Opened>(&connection)?.message;
-        Ok(Self { connection: Mutex::new(connection), opened, group: OnceLock::new() })
+        Ok(Self { connection: Mutex::new(connection), group, opened, idle })
     }
 
     /// How changes are kept.
@@ -86,9 +108,13 @@ impl Root {
     /// sandbox must watch by itself.
     fn group(&self, command: &Command) -> Option<&Group> {
         let resources = &command.resources;
-        resources.memory.filter(|_| command.control_groups)?;
-        let made = self.group.get_or_init(|| place()?.create(self.opened.init).ok());
-        made.as_ref().filter(|group| group.limit(resources).is_ok())
+        let group = self.group.as_ref()?;
+        if !command.control_groups || resources.memory.is_none() {
+            // An earlier command's limits would stay.
+            let _ = group.limit(&Resources::default());
+            return None;
+        }
+        group.limit(resources).is_ok().then_some(group)
     }
 
     /// Makes a terminal of `(rows, columns)` inside the root, for the next command that asks for
@@ -239,8 +265,14 @@ impl Root {
     /// # Errors
     /// [`SandboxError::Helper`] when the helper is already gone.
     pub fn close(self) -> Result<(), SandboxError> {
-        self.ask(&RootOperation::Close)
-        // Only now the group is empty, and removed.
+        self.ask::<()>(&RootOperation::Close)?;
+        let Self { connection, group, idle, .. } = self;
+        if let Some(idle) = idle {
+            let connection = connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let supervisor = Supervisor { connection, group };
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(supervisor);
+        }
+        Ok(())
     }
 
     fn ask<T: DeserializeOwned>(&self, operation: &RootOperation) -> Result<T, SandboxError> {
@@ -257,11 +289,6 @@ impl Root {
         send(&connection, operation, bytes, descriptors)?;
         receive(&connection)
     }
-}
-
-/// Has the kernel get ready, beside other work, for the move of a process into a control group.
-pub(super) fn expect_moves() {
-    std::thread::spawn(|| place().map(Place::expect_moves));
 }
 
 /// Where this process can make control groups.

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::error::Failure;
 use super::messages::{ROOT_NAME, SESSION_NAME, Service, Work};
 use super::request::{Command as SandboxCommand, Finished, RootRequest, Storage};
+use super::root::{Idle, Supervisor};
 use super::wire::{Connection, Frame};
 use super::{IdMap, Root, SandboxError, Scan};
 use super::{Isolation, helper};
@@ -31,6 +33,11 @@ const GUARD: &str = "DRYSTONE_SANDBOX_HELPER";
 pub struct Session {
     control: Mutex<Option<Connection>>,
     child: Mutex<Child>,
+    /// Whether a supervisor serves roots one after another.
+    reuses: bool,
+    idle: Idle,
+    /// The supervisor of the first root.
+    starting: Mutex<Option<JoinHandle<Result<Supervisor, SandboxError>>>>,
 }
 
 impl Session {
@@ -71,9 +78,14 @@ impl Session {
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        super::root::expect_moves();
         match handshake(map, &control, child.id()) {
-            Ok(()) => Ok(Self { control: Mutex::new(Some(control)), child: Mutex::new(child) }),
+            Ok(()) => Ok(Self {
+                control: Mutex::new(Some(control)),
+                child: Mutex::new(child),
+                reuses: map.isolation() == Isolation::Namespaces,
+                idle: Idle::default(),
+                starting: Mutex::new(None),
+            }),
             Err(error) => {
                 // The helper ends by itself when the connection closes; a foreign program may not.
                 let _ = child.kill();
@@ -141,15 +153,6 @@ impl Session {
         self.work(&Work::Emulate { line: line.to_owned() }, &[])
     }
 
-    /// Covers the existing directory `path` with an empty tmpfs of at most `bytes` bytes that
-    /// only this session sees and that vanishes with it: a fast place for upper directories.
-    ///
-    /// # Errors
-    /// [`SandboxError::Io`].
-    pub fn mount_scratch(&self, path: &Path, bytes: u64) -> Result<(), SandboxError> {
-        self.work(&Work::Scratch { path: absolute(path)?, bytes }, &[])
-    }
-
     /// Reads an upper directory as the difference to the lower trees (the topmost first).
     /// `storage` is what [`Root::storage`] said when the upper directory was written.
     ///
@@ -165,6 +168,14 @@ impl Session {
         let connection = self.connect(&Service::Work)?;
         send(&connection, &Work::Scan { upper: absolute(upper)?, lower, storage }, &[], &[])?;
         Scan::receive(connection)
+    }
+
+    /// Starts, beside other work, what the first root needs whatever it is; once.
+    pub(crate) fn expect_root(&self) {
+        // What fails here fails again, and is told, when a root is opened.
+        let Ok(connection) = self.connect(&Service::Root) else { return };
+        let starting = std::thread::spawn(|| Supervisor::start(connection));
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = Some(starting);
     }
 
     /// Opens a root to run many commands in.
@@ -185,7 +196,20 @@ impl Session {
         for path in request.lower.iter_mut().chain([&mut request.upper, &mut request.work]) {
             *path = absolute(path)?;
         }
-        Root::open(self.connect(&Service::Root)?, &request)
+        let idle = self.reuses.then(|| Arc::clone(&self.idle));
+        Root::open(self.supervisor()?, &request, idle)
+    }
+
+    fn supervisor(&self) -> Result<Supervisor, SandboxError> {
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Ok(started)) = starting.map(JoinHandle::join) {
+            return started;
+        }
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(supervisor) => Ok(supervisor),
+            None => Supervisor::start(self.connect(&Service::Root)?),
+        }
     }
 
     /// Opens a root, runs one command in it and closes it.
@@ -228,6 +252,11 @@ impl Drop for Session {
         drop(self.control.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.wait();
+        // All ended with the session's process, so the groups can go.
+        if let Some(starting) = self.starting.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            drop(starting.join());
+        }
     }
 }
 

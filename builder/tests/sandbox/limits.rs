@@ -20,6 +20,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("a_missing_program_is_an_error_and_a_failing_one_is_not", endings),
     ("a_killed_program_leaves_no_process", killed),
     ("closing_a_root_ends_what_runs_in_it", closing),
+    ("a_root_after_another_has_nothing_of_it", after_another),
+    ("a_session_leaves_no_control_group", groups),
 ];
 
 /// The name under which this program starts a session and waits to be killed.
@@ -257,6 +259,60 @@ fn closing() {
     let root = world::open(&session, &world::fresh());
     let seconds = format!("8{:06}", std::process::id());
     ends_with_session(session, &root, &seconds, &format!("sleep {seconds}"));
+}
+
+/// One supervisor serves them both.
+fn after_another() {
+    let (session, place, next) = (session(), world::fresh(), world::fresh());
+    let root = world::open(&session, &place);
+    let script = "echo x > /tmp/x; echo x > /build/x; echo x > /etc/x; /probe daemon";
+    let mut command = Command::new(["sh", "-e", "-c", script]);
+    command.resources = Resources { memory: Some(32 << 20), ..Resources::default() };
+    command.resources.processes = Some(20);
+    assert!(root.execute(&command, None).unwrap().success());
+    root.close().unwrap();
+    let place = place.to_string_lossy().into_owned();
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let mounts = process.unwrap().path().join("mountinfo");
+        let mounts = std::fs::read_to_string(mounts).unwrap_or_default();
+        assert!(!mounts.contains(&place), "a mount of the closed root is left:\n{mounts}");
+    }
+    let root = world::open(&session, &next);
+    assert_eq!(shell(&root, "echo /tmp/* /build/* /etc/x"), "/tmp/* /build/* /etc/x\n");
+    assert!(shell(&root, "ls /etc").split_whitespace().all(|name| name != "x"));
+    assert_eq!(shell(&root, "cd /proc; echo [0-9]*").split_whitespace().count(), 2);
+    // More memory and more processes than the first one's limits.
+    let many = "sleep 1 & ".repeat(40);
+    shell(&root, &format!("head -c 100000000 /dev/zero > /tmp/x; {many} wait"));
+    root.close().unwrap();
+}
+
+fn groups() {
+    if std::env::var_os("NEXTEST").is_none() {
+        println!("skipped: other tests of this process have groups (run it with cargo-nextest)");
+        return;
+    }
+    let session = session();
+    let first = world::open(&session, &world::fresh());
+    let second = world::open(&session, &world::fresh());
+    let mut command = Command::new(["true"]);
+    command.resources = Resources { memory: Some(64 << 20), ..Resources::default() };
+    assert!(first.execute(&command, None).unwrap().success());
+    assert!(second.execute(&command, None).unwrap().success());
+    println!("groups while roots are open: {:?}", own_groups());
+    first.close().unwrap();
+    drop(second);
+    drop(session);
+    assert_eq!(own_groups(), Vec::<std::path::PathBuf>::new());
+}
+
+/// The control groups that this process has made.
+fn own_groups() -> Vec<std::path::PathBuf> {
+    let prefix = format!("drystone-{}-", std::process::id());
+    let all = walkdir::WalkDir::new("/sys/fs/cgroup").into_iter().flatten();
+    all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(walkdir::DirEntry::into_path)
+        .collect()
 }
 
 /// What a script runs for so many seconds must be gone once its session is.

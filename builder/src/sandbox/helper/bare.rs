@@ -22,9 +22,9 @@ pub(super) fn copy_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Open
     ensure_directory(&request.work)?;
     fill_copy(request, &upper)?;
     let root = upper.try_clone().at("open", &request.upper)?;
-    let (storage, init) = (Storage::Copy, 0);
+    let storage = Storage::Copy;
     let refusal = Some("there is no sandbox".to_owned());
-    Ok((root, upper, Opened { storage, refusal, undisguised: None, init }))
+    Ok((root, upper, Opened { storage, refusal, undisguised: None }))
 }
 
 /// Directories of a root that commands have an own, passing version of.

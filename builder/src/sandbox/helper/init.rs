@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
+use rustix::thread::UnshareFlags;
 use seccompiler::BpfProgram;
 
 use super::super::Isolation;
-use super::super::error::Failure;
+use super::super::error::{At, Failure};
 use super::super::messages::{InitReply, InitRequest};
 use super::super::request::{Command, Ending, RootRequest};
 use super::super::wire::Connection;
@@ -18,20 +19,26 @@ use super::processes::{Processes, reap};
 use super::watch::Watch;
 use super::{bare, confine, mounts, network};
 
-/// Sets the root up and serves until the supervisor is gone.
-pub(super) fn main(
-    supervisor: &Connection,
-    request: &RootRequest,
-    isolation: Isolation,
-    filter: &BpfProgram,
-) -> i32 {
+/// Gets ready, sets the root up when the supervisor has mounted it, and serves until that is gone.
+pub(super) fn main(supervisor: &Connection, isolation: Isolation, filter: &BpfProgram) -> i32 {
+    // The ids are mapped now.
     if !matches!(supervisor.receive::<()>(), Ok(Some(_))) {
         return 1;
     }
-    let set_up = match isolation {
+    let got_ready = match isolation {
+        Isolation::Namespaces => get_ready(),
+        Isolation::None => Ok(()),
+    };
+    let Ok(Some(frame)) = supervisor.receive::<RootRequest>() else { return 1 };
+    let request = &frame.message;
+    let Some(root) = frame.descriptors.into_iter().next() else { return 1 };
+    let entered = got_ready.and_then(|()| rustix::process::fchdir(&root).at("enter", "the root"));
+    // Nothing that runs here may have a way out.
+    drop(root);
+    let set_up = entered.and_then(|()| match isolation {
         Isolation::Namespaces => set_up(request),
         Isolation::None => set_up_bare(request),
-    };
+    });
     let (ready, prepared) = match set_up.and_then(|done| Ok((done, signals()?))) {
         Ok(((traced, processes), signals)) => {
             let (problem, tracing) = match traced {
@@ -83,21 +90,28 @@ fn set_up_bare(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
     Ok((traced, processes))
 }
 
-fn set_up(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
-    let refused = |what: &str, error: rustix::io::Errno| {
-        Failure::host(format!("{what} is refused"), "", Some(error.into()))
-    };
+fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> Failure {
+    move |error| Failure::host(format!("{what} is refused"), "", Some(error.into()))
+}
+
+/// What is the same for every root.
+fn get_ready() -> Result<(), Failure> {
     let (root, group) = (Uid::ROOT, Gid::ROOT);
-    rustix::thread::set_thread_res_gid(group, group, group)
-        .map_err(|error| refused("becoming root", error))?;
-    rustix::thread::set_thread_res_uid(root, root, root)
-        .map_err(|error| refused("becoming root", error))?;
+    rustix::thread::set_thread_res_gid(group, group, group).map_err(refused("becoming root"))?;
+    rustix::thread::set_thread_res_uid(root, root, root).map_err(refused("becoming root"))?;
     // After the change of ids, which clears it. When the supervisor dies, so does all in here.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::setsid();
+    network::bring_loopback_up()
+}
+
+/// Makes the working directory, which the supervisor has mounted, the root of this process.
+fn set_up(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
     rustix::system::sethostname(request.hostname.as_bytes())
-        .map_err(|error| refused("setting the host name", error))?;
-    network::bring_loopback_up()?;
+        .map_err(refused("setting the host name"))?;
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(refused("a mount namespace"))?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
     let processes = Processes::of_namespace()?;

@@ -24,6 +24,7 @@ mod processes;
 mod remove;
 mod session;
 mod snapshot;
+mod spawner;
 mod supervisor;
 mod terminal;
 mod watch;

@@ -38,8 +38,7 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
     if request.storage != Some(Storage::Copy) {
         match mount_overlay(request, &upper, &work) {
             Ok(()) => {
-                let opened =
-                    Opened { storage: Storage::Overlay, refusal: None, undisguised: None, init: 0 };
+                let opened = Opened { storage: Storage::Overlay, refusal: None, undisguised: None };
                 return Ok((open_mounted(request)?, upper, opened));
             }
             Err(Refused::Trees(failure)) => return Err(failure),
@@ -57,7 +56,7 @@ pub(super) fn mount_root(request: &RootRequest) -> Result<(OwnedFd, OwnedFd, Ope
     Ok((
         open_mounted(request)?,
         upper,
-        Opened { storage: Storage::Copy, refusal, undisguised: None, init: 0 },
+        Opened { storage: Storage::Copy, refusal, undisguised: None },
     ))
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::Mode;
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::mount::MountPropagationFlags;
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
@@ -16,7 +16,7 @@ use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
 use super::processes::Processes;
-use super::{caller, checkout, copy, descriptor_path, difference, directory, emulate, remove};
+use super::{caller, checkout, copy, difference, directory, emulate, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
@@ -145,7 +145,6 @@ fn serve_work(descriptor: OwnedFd) {
         Work::Remove { path } => remove::remove(&path),
         Work::Rename { from, to, sync } => rename(&from, &to, sync),
         Work::CreateDirectory { path } => create_directory(&path),
-        Work::Scratch { path, bytes } => scratch(&path, bytes),
         Work::Emulate { line } => emulate::register(&line),
     };
     let _ = connection.send(&result);
@@ -170,14 +169,4 @@ fn rename(from: &Path, to: &Path, sync: bool) -> Result<(), Failure> {
         })
     })
     .at("rename", from)
-}
-
-fn scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
-    let options = format!("mode=0755,size={bytes}");
-    let options = std::ffi::CString::new(options).map_err(|_| Failure::request("size"))?;
-    let flags = MountFlags::NODEV | MountFlags::NOSUID;
-    let directory = directory::open_absolute(path)?;
-    let place = descriptor_path(&directory);
-    rustix::mount::mount("tmpfs", place, "tmpfs", flags, options.as_c_str())
-        .at("mount a tmpfs on", path)
 }

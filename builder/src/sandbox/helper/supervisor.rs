@@ -1,4 +1,4 @@
-//! The supervisor of one root: makes its mounts, starts its init, works on its files.
+//! The supervisor of a root: makes its mounts, has its init started, works on its files.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,6 @@ use rustix::thread::UnshareFlags;
 
 use super::super::Isolation;
 use super::super::error::{At, Failure};
-use super::super::identity::ID_COUNT;
 use super::super::messages::{Opened, RootOperation};
 use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
@@ -17,27 +16,50 @@ use super::bare::{self, Covered};
 use super::disk::DiskWatch;
 use super::processes::Processes;
 use super::snapshot::Snapshot;
-use super::{execute, files, filter, init, mounts, overlay, terminal};
+use super::spawner::Spawner;
+use super::{execute, files, mounts, overlay, terminal};
 
-/// Serves one root until its connection closes.
+/// Serves one root after another, until the connection closes.
 pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
     let session = rustix::process::getppid();
     if !die_with(session) {
         return 1;
     }
-    let Ok(Some(frame)) = caller.receive::<RootRequest>() else { return 1 };
-    match Supervisor::open(&frame.message, session, isolation) {
-        Ok((mut supervisor, opened)) => {
-            if caller.send(&Ok::<_, Failure>(opened)).is_ok() {
-                supervisor.serve(&caller);
-            }
-            0
-        }
+    let spawner = match start_spawner(isolation) {
+        Ok(spawner) => spawner,
         Err(failure) => {
-            let _ = caller.send(&Err::<Opened, _>(failure));
-            1
+            let _ = caller.send(&Err::<u32, _>(failure));
+            return 1;
+        }
+    };
+    if caller.send(&Ok::<_, Failure>(spawner.process().as_raw_nonzero().get())).is_err() {
+        return 1;
+    }
+    while let Ok(Some(frame)) = caller.receive::<RootRequest>() {
+        let (mut supervisor, opened) =
+            match Supervisor::open(&frame.message, session, isolation, &spawner) {
+                Ok(opened) => opened,
+                Err(failure) => {
+                    let _ = caller.send(&Err::<Opened, _>(failure));
+                    return 1;
+                }
+            };
+        let is_asked = caller.send(&Ok::<_, Failure>(opened)).is_ok() && supervisor.serve(&caller);
+        let closed = supervisor.close();
+        // Whoever hears that the root is closed may use its directories again.
+        drop(supervisor);
+        if !is_asked || caller.send(&closed).is_err() || isolation == Isolation::None {
+            return 0;
         }
     }
+    0
+}
+
+fn start_spawner(isolation: Isolation) -> Result<Spawner, Failure> {
+    if isolation == Isolation::Namespaces {
+        unshare_mounts()?;
+    }
+    Spawner::start(isolation)
 }
 
 /// An open root.
@@ -65,9 +87,9 @@ impl Supervisor {
         request: &RootRequest,
         session: Option<Pid>,
         isolation: Isolation,
+        spawner: &Spawner,
     ) -> Result<(Self, Opened), Failure> {
-        let filter = filter::compile(isolation)
-            .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
+        spawner.ask()?;
         let (root, upper, mut opened, bare) = match isolation {
             Isolation::Namespaces => {
                 let (root, upper, opened) = mount(request, session)?;
@@ -80,19 +102,16 @@ impl Supervisor {
                 (root, upper, opened, Some(Bare { covered, descendants }))
             }
         };
-        // Init inherits the working directory, and needs no way to it.
-        rustix::process::fchdir(&root).at("enter", &request.work)?;
-        let (init, process, undisguised) = start_init(request, isolation, &filter)?;
+        let (init, process, undisguised) = spawner.take()?.enter(request, &root)?;
         opened.undisguised = undisguised;
-        opened.init = process.as_raw_nonzero().get().unsigned_abs();
-        rustix::process::chdir("/").at("enter", "/")?;
         let (storage, lower) = (opened.storage, request.lower.clone());
         let covered = bare.as_ref().map_or_else(Vec::new, |bare| bare.covered.paths().to_vec());
         let snapshot = Snapshot::take(upper, lower, storage, covered)?;
         Ok((Self { root, init, process, snapshot, storage, bare, terminal: None }, opened))
     }
 
-    fn serve(&mut self, caller: &Connection) {
+    /// Works until the root is to be closed; `false` when the caller is gone.
+    fn serve(&mut self, caller: &Connection) -> bool {
         while let Ok(Some(frame)) = caller.receive::<RootOperation>() {
             let log = frame.descriptors.into_iter().next();
             let sent = match frame.message {
@@ -132,17 +151,13 @@ impl Supervisor {
                         Err(failure) => caller.send(&Err::<(), _>(failure)),
                     }
                 }
-                RootOperation::Close => {
-                    let _ = caller.send(&self.close());
-                    return;
-                }
+                RootOperation::Close => return true,
             };
             if sent.is_err() {
                 break;
             }
         }
-        // Nobody is there to be told.
-        let _ = self.close();
+        false
     }
 
     fn read(&self, caller: &Connection, path: &str) -> io::Result<()> {
@@ -177,11 +192,6 @@ fn mount(
     request: &RootRequest,
     session: Option<Pid>,
 ) -> Result<(OwnedFd, OwnedFd, Opened), Failure> {
-    // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).at("make private", "/")?;
     let mounted = overlay::mount_root(request)?;
     // Looking at files as the caller took the wish back, as every change of ids does.
     if !die_with(session) {
@@ -198,51 +208,10 @@ fn die_with(parent: Option<Pid>) -> bool {
     rustix::process::getppid() == parent
 }
 
-/// Starts init in new namespaces and waits until it is ready.
-fn start_init(
-    request: &RootRequest,
-    isolation: Isolation,
-    filter: &seccompiler::BpfProgram,
-) -> Result<(Connection, Pid, Option<String>), Failure> {
-    let (init, other) = Connection::pair().at("make a connection for", "init")?;
-    let namespaces = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    let flags = libc::SIGCHLD
-        | match isolation {
-            Isolation::Namespaces => namespaces,
-            Isolation::None => 0,
-        };
-    // SAFETY: without a stack and CLONE_VM this is fork into new namespaces; this process has one
-    // thread, so the child may do anything.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid == 0 {
-        drop(init);
-        let status = init::main(&Connection::from(other), request, isolation, filter);
-        // SAFETY: the supervisor's state is not this process's to run down.
-        unsafe { libc::_exit(status) };
-    }
-    drop(other);
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(process) = process.filter(|_| pid > 0) else {
-        let error = io::Error::last_os_error();
-        return Err(Failure::namespace("a set of namespaces is refused", error));
-    };
-    let maps: &[&str] = match isolation {
-        Isolation::Namespaces => &["uid_map", "gid_map"],
-        Isolation::None => &[],
-    };
-    for file in maps {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
-    }
-    init.send(&()).at("talk to", "init")?;
-    match init.receive::<Result<Option<String>, Failure>>().at("hear from", "init")? {
-        Some(frame) => frame.message.map(|undisguised| (init, process, undisguised)),
-        None => Err(Failure::host("init of the root ended while it was set up", "", None)),
-    }
+fn unshare_mounts() -> Result<(), Failure> {
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).at("make private", "/")
 }

@@ -1,0 +1,147 @@
+//! The spawner: starts the inits of one supervisor's roots.
+//!
+//! It is the process that is moved into a control group, once, and inits are born there. A move of
+//! each would cost every root some 10 ms, in which the kernel lets nothing on the host fork. The
+//! supervisor stays outside: what it copies and writes is no command's.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Pid, Signal};
+use seccompiler::BpfProgram;
+
+use super::super::Isolation;
+use super::super::error::{At, Failure};
+use super::super::identity::ID_COUNT;
+use super::super::request::RootRequest;
+use super::super::wire::Connection;
+use super::{filter, init};
+
+/// The namespaces of an init. That of mounts follows, when its root is mounted.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// The supervisor's side.
+pub(super) struct Spawner {
+    connection: Connection,
+    process: Pid,
+}
+
+/// An init that has not been told of its root yet.
+pub(super) struct NewInit {
+    connection: Connection,
+    process: Pid,
+}
+
+impl Spawner {
+    /// Starts a spawner in the mount namespace of this process, which must be its last one.
+    pub(super) fn start(isolation: Isolation) -> Result<Self, Failure> {
+        let filter = filter::compile(isolation)
+            .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
+        let (connection, other) = Connection::pair().at("make a connection for", "a spawner")?;
+        let process = clone(0).at("start", "a spawner")?;
+        let Some(process) = process else {
+            drop(connection);
+            let status = main(&Connection::from(other), isolation, &filter);
+            // SAFETY: the supervisor's state is not this process's to run down.
+            unsafe { libc::_exit(status) };
+        };
+        Ok(Self { connection, process })
+    }
+
+    /// The spawner's pid, as the host counts.
+    pub(super) const fn process(&self) -> Pid {
+        self.process
+    }
+
+    /// Asks for an init; meanwhile there is other work.
+    pub(super) fn ask(&self) -> Result<(), Failure> {
+        self.connection.send(&()).at("talk to", "the spawner")
+    }
+
+    /// Takes the init that was asked for.
+    pub(super) fn take(&self) -> Result<NewInit, Failure> {
+        let gone = || Failure::host("the spawner of a root is gone", "", None);
+        let answer = self.connection.receive::<Result<i32, Failure>>();
+        let frame = answer.at("hear from", "the spawner")?.ok_or_else(gone)?;
+        let process = Pid::from_raw(frame.message?).ok_or_else(gone)?;
+        let connection = frame.descriptors.into_iter().next().ok_or_else(gone)?;
+        Ok(NewInit { connection: Connection::from(connection), process })
+    }
+}
+
+impl NewInit {
+    /// Has init enter a root, and waits until it is ready. The connection to it, its pid, and why
+    /// its commands are not disguised.
+    pub(super) fn enter(
+        self,
+        request: &RootRequest,
+        root: &OwnedFd,
+    ) -> Result<(Connection, Pid, Option<String>), Failure> {
+        let Self { connection, process } = self;
+        connection.send_with(request, &[], &[root.as_fd()]).at("talk to", "init")?;
+        match connection.receive::<Result<_, Failure>>().at("hear from", "init")? {
+            Some(frame) => frame.message.map(|undisguised| (connection, process, undisguised)),
+            None => Err(Failure::host("init of the root ended while it was set up", "", None)),
+        }
+    }
+}
+
+/// Serves until the supervisor is gone.
+fn main(supervisor: &Connection, isolation: Isolation, filter: &BpfProgram) -> i32 {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    while let Ok(Some(_)) = supervisor.receive::<()>() {
+        let sent = match spawn(isolation, filter) {
+            Ok((process, connection)) => {
+                let process = process.as_raw_nonzero().get();
+                supervisor.send_with(&Ok::<_, Failure>(process), &[], &[connection.as_fd()])
+            }
+            Err(failure) => supervisor.send(&Err::<i32, _>(failure)),
+        };
+        if sent.is_err() {
+            return 1;
+        }
+    }
+    0
+}
+
+/// Starts an init, a child of the supervisor, and maps its ids.
+fn spawn(isolation: Isolation, filter: &BpfProgram) -> Result<(Pid, Connection), Failure> {
+    let (connection, other) = Connection::pair().at("make a connection for", "init")?;
+    let namespaces = match isolation {
+        Isolation::Namespaces => NAMESPACES,
+        Isolation::None => 0,
+    };
+    let process = clone(libc::CLONE_PARENT | namespaces)
+        .map_err(|error| Failure::namespace("a set of namespaces is refused", error))?;
+    let Some(process) = process else {
+        drop(connection);
+        let status = init::main(&Connection::from(other), isolation, filter);
+        // SAFETY: the spawner's state is not this process's to run down.
+        unsafe { libc::_exit(status) };
+    };
+    if isolation == Isolation::Namespaces {
+        for file in ["uid_map", "gid_map"] {
+            let path = format!("/proc/{}/{file}", process.as_raw_nonzero());
+            std::fs::write(&path, format!("0 0 {ID_COUNT}\n")).at("write", &path)?;
+        }
+    }
+    connection.send(&()).at("talk to", "init")?;
+    Ok((process, connection))
+}
+
+/// Forks; `None` in the child.
+fn clone(flags: libc::c_int) -> io::Result<Option<Pid>> {
+    let flags = libc::SIGCHLD | flags;
+    // SAFETY: without a stack and CLONE_VM this is fork into new namespaces; this process has one
+    // thread, so the child may do anything.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
