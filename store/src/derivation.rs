@@ -104,24 +104,42 @@ impl Derivation {
 /// shortest escapes, no white space. Numbers other than integers do not occur in Drystone's
 /// identities and are written as `serde_json` writes them.
 pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    text
+}
+
+fn write_canonical(value: &Value, text: &mut String) {
+    let mut separator = "";
     match value {
         Value::Object(members) => {
             let mut sorted: Vec<_> = members.iter().collect();
             sorted.sort_by(|(left, _), (right, _)| left.encode_utf16().cmp(right.encode_utf16()));
-            let parts: Vec<String> = sorted
-                .into_iter()
-                .map(|(key, value)| {
-                    format!("{}:{}", Value::String(key.clone()), canonical_json(value))
-                })
-                .collect();
-            format!("{{{}}}", parts.join(","))
+            text.push('{');
+            for (key, value) in sorted {
+                text.push_str(separator);
+                write_plain(key, text);
+                text.push(':');
+                write_canonical(value, text);
+                separator = ",";
+            }
+            text.push('}');
         }
         Value::Array(items) => {
-            let parts: Vec<String> = items.iter().map(canonical_json).collect();
-            format!("[{}]", parts.join(","))
+            text.push('[');
+            for item in items {
+                text.push_str(separator);
+                write_canonical(item, text);
+                separator = ",";
+            }
+            text.push(']');
         }
-        other => other.to_string(),
+        other => write_plain(other, text),
     }
+}
+
+fn write_plain(value: &(impl Serialize + ?Sized), text: &mut String) {
+    text.push_str(&serde_json::to_string(value).expect("text and numbers are JSON"));
 }
 
 #[cfg(test)]

@@ -245,6 +245,8 @@ impl Builder<'_> {
                 let key = log_key(&image.path, name.as_str(), platform);
                 let id = job.derivation().id().to_string();
                 self.store.put_fact("recipe-log", &key, &id)?;
+                let source = planned[name].source.path.hash().to_string();
+                self.store.put_fact("recipe-source", &key, &source)?;
                 job.realise(bench)
             };
             let is_settled = only.is_none()
@@ -419,6 +421,12 @@ impl Builder<'_> {
             let packages =
                 locked.recipes.get(name).into_iter().chain([&locked.essential]).flatten();
             let tools = self.tools(image, platform, name, &mut source, packages, built)?;
+            let key = log_key(&image.path, name.as_str(), platform);
+            let before = self.store.fact("recipe-source", &key)?;
+            if before != Some(source.path.hash().to_string()) {
+                // It will be built, and a sandbox takes as long to start as all this to be looked up.
+                self.checkouts.expect_session();
+            }
             sources.insert(name.clone(), (source, tools));
         }
         self.check_host_for(platform, needs.keys())?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use drystone_store::digest::{BlobDigest, DerivationId};
@@ -56,18 +57,50 @@ pub struct Checkouts<'a> {
     store: &'a Store,
     program: Option<PathBuf>,
     session: OnceLock<Session>,
+    starting: Starting,
     limits: CommandLimits,
     isolation: Isolation,
     /// What would have been built, where nothing may be.
     missing: Option<Mutex<Vec<(String, DerivationId)>>>,
 }
 
+/// A session that is being started.
+#[derive(Default)]
+struct Starting(Mutex<Option<JoinHandle<Result<Session, SandboxError>>>>);
+
+impl Drop for Starting {
+    /// One that was not needed ends here, and not after its program.
+    fn drop(&mut self) {
+        let starting = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        drop(starting.map(JoinHandle::join));
+    }
+}
+
+fn start(program: Option<&Path>, isolation: Isolation) -> Result<Session, SandboxError> {
+    let map = match isolation {
+        Isolation::Namespaces => IdMap::discover()?,
+        Isolation::None => IdMap::without_namespaces()?,
+    };
+    let session = match program {
+        Some(program) => Session::start_program(&map, program)?,
+        None => Session::start(&map)?,
+    };
+    session.expect_root();
+    Ok(session)
+}
+
 impl<'a> Checkouts<'a> {
     /// Checkouts of a store, made by this very program as helper.
     pub fn new(store: &'a Store) -> Self {
-        let (session, limits) = (OnceLock::new(), CommandLimits::default());
-        let isolation = Isolation::default();
-        Self { store, program: None, session, limits, isolation, missing: None }
+        Self {
+            store,
+            program: None,
+            session: OnceLock::new(),
+            starting: Starting::default(),
+            limits: CommandLimits::default(),
+            isolation: Isolation::default(),
+            missing: None,
+        }
     }
 
     /// Lets nothing be built in a sandbox: what would be is refused and noted.
@@ -129,24 +162,31 @@ impl<'a> Checkouts<'a> {
         command.resources = own.or(Resources::usual());
     }
 
+    /// Starts the session beside other work, since it will be needed.
+    pub fn expect_session(&self) {
+        let mut starting = self.starting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_forbidden() || self.session.get().is_some() || starting.is_some() {
+            return;
+        }
+        let (program, isolation) = (self.program.clone(), self.isolation);
+        *starting = Some(std::thread::spawn(move || start(program.as_deref(), isolation)));
+    }
+
     /// The sandbox session.
     pub fn session(&self) -> Result<&Session, SandboxError> {
         if let Some(session) = self.session.get() {
             return Ok(session);
         }
-        let map = match self.isolation {
-            Isolation::Namespaces => IdMap::discover()?,
-            Isolation::None => IdMap::without_namespaces()?,
+        // Whoever comes meanwhile waits here.
+        let mut starting = self.starting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let session = match starting.take().map(JoinHandle::join) {
+            Some(Ok(started)) => started?,
+            Some(Err(_)) | None => start(self.program.as_deref(), self.isolation)?,
         };
-        let session = match &self.program {
-            Some(program) => Session::start_program(&map, program)?,
-            None => Session::start(&map)?,
-        };
-        // Two threads may have started one each; the loser's ends here.
-        Ok(self.session.get_or_init(|| {
-            session.expect_root();
-            session
-        }))
+        Ok(self.session.get_or_init(|| session))
     }
 
     /// Lays out every tree that is not yet; the directories, in the order of `outputs`.

@@ -226,8 +226,7 @@ async fn present(
     blocking(move || {
         let (mut present, mut missing) = (BTreeMap::new(), Vec::new());
         // What the lock pins needs no key: the trees prove themselves.
-        let asked: Vec<Wanted> = wanted.iter().map(|(_, pin)| substitutable(pin)).collect();
-        store.prefetch(&asked)?;
+        store.prefetch(wanted.iter().map(|(_, pin)| substitutable(pin)))?;
         for (key, pin) in wanted {
             match deb::imported(&store, &pin.sha256)? {
                 Some(deb) => drop(present.insert(key, deb)),

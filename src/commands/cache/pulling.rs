@@ -37,7 +37,7 @@ pub fn pull(wiring: &Wiring, arguments: &CachePullArguments) -> Result<(), Failu
     }
     let text = format!("ask for {}", counted(wanted.len() as u64, "realisation"));
     wiring.display.event(Event::Phase { name: "pull".to_owned(), text });
-    store.prefetch(&wanted)?;
+    store.prefetch(wanted.iter().cloned())?;
     interrupt::check().map_err(Failure::of)?;
     let outputs = fetch(&store, &wanted, arguments.layers)?;
     if arguments.layers {

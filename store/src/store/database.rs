@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::StoreError;
@@ -97,6 +98,8 @@ impl Database {
             Self::create(&mut connection)?;
         }
         connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        // Otherwise each statement is planned anew for each value that is looked for.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok((connection, version))
     }
 

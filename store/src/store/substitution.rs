@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Asks for several derivations at once, so that looking each of them up costs no round trip.
-    pub fn prefetch(&self, wanted: &[Wanted]) -> Result<(), StoreError> {
+    pub fn prefetch(&self, wanted: impl IntoIterator<Item = Wanted>) -> Result<(), StoreError> {
         if self.substitution.substituter.is_none() {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Store {
         for wanted in wanted {
             let id = &wanted.derivation;
             if self.local_realisation(id)?.is_none() && self.substituted(id)?.is_none() {
-                unknown.push(wanted.clone());
+                unknown.push(wanted);
             }
         }
         self.ask(unknown);

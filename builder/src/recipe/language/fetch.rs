@@ -52,7 +52,7 @@ pub fn fetched(store: &Store, integrity: &Integrity) -> Result<Option<Output>, S
 /// Those that neither the store nor a cache has, each content once. Asks caches for all at once.
 pub fn missing(store: &Store, all: &[Dependency]) -> Result<Vec<Dependency>, StoreError> {
     let wanted = all.iter().map(|it| Wanted::from(derivation(&it.integrity).id()));
-    store.prefetch(&wanted.collect::<Vec<_>>())?;
+    store.prefetch(wanted)?;
     let mut seen = BTreeSet::new();
     let mut missing = Vec::new();
     for dependency in all {

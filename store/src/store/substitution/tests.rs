@@ -223,7 +223,7 @@ fn unsigned_answers_are_used_for_pinned_trees_only_and_their_bytes_are_read() {
         output.diff_id = crate::digest::DiffId::from_bytes([7; 32]);
         output.listing.digest = BlobDigest::of(b"a lie");
     }
-    sample.store.prefetch(&[sample.wanted()]).unwrap();
+    sample.store.prefetch([sample.wanted()]).unwrap();
     let found = sample.ask().unwrap();
     assert_eq!(found.outputs.values().next().unwrap().diff_id, claimed);
     assert_eq!(found.outputs.into_values().collect::<Vec<_>>(), sample.outputs);
@@ -236,7 +236,7 @@ fn trees_other_than_the_pinned_ones_are_refused() {
         let mut wanted = sample.wanted();
         let other = crate::digest::TreeHash::from_bytes([1; 32]);
         wanted.pinned.insert(sample.ids()[0].clone(), other);
-        sample.store.prefetch(&[wanted]).unwrap();
+        sample.store.prefetch([wanted]).unwrap();
         assert_eq!(sample.ask(), None);
         assert_eq!(sample.blobs(), 0);
     }
