@@ -423,7 +423,7 @@ impl Builder<'_> {
             let tools = self.tools(image, platform, name, &mut source, packages, built)?;
             let key = log_key(&image.path, name.as_str(), platform);
             let before = self.store.fact("recipe-source", &key)?;
-            if before != Some(source.path.hash().to_string()) {
+            if before.is_some_and(|before| before != source.path.hash().to_string()) {
                 // It will be built, and a sandbox takes as long to start as all this to be looked up.
                 self.checkouts.expect_session();
             }

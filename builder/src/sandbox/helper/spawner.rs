@@ -42,14 +42,8 @@ impl Spawner {
     pub(super) fn start(isolation: Isolation) -> Result<Self, Failure> {
         let filter = filter::compile(isolation)
             .map_err(|error| Failure::host(format!("no system call filter: {error}"), "", None))?;
-        let (connection, other) = Connection::pair().at("make a connection for", "a spawner")?;
-        let process = clone(0).at("start", "a spawner")?;
-        let Some(process) = process else {
-            drop(connection);
-            let status = main(&Connection::from(other), isolation, &filter);
-            // SAFETY: the supervisor's state is not this process's to run down.
-            unsafe { libc::_exit(status) };
-        };
+        let run = |supervisor: &Connection| main(supervisor, isolation, &filter);
+        let (process, connection) = clone(0, run).at("start", "a spawner")?;
         Ok(Self { connection, process })
     }
 
@@ -111,19 +105,13 @@ fn main(supervisor: &Connection, isolation: Isolation, filter: &BpfProgram) -> i
 
 /// Starts an init, a child of the supervisor, and maps its ids.
 fn spawn(isolation: Isolation, filter: &BpfProgram) -> Result<(Pid, Connection), Failure> {
-    let (connection, other) = Connection::pair().at("make a connection for", "init")?;
     let namespaces = match isolation {
         Isolation::Namespaces => NAMESPACES,
         Isolation::None => 0,
     };
-    let process = clone(libc::CLONE_PARENT | namespaces)
+    let run = |supervisor: &Connection| init::main(supervisor, isolation, filter);
+    let (process, connection) = clone(libc::CLONE_PARENT | namespaces, run)
         .map_err(|error| Failure::namespace("a set of namespaces is refused", error))?;
-    let Some(process) = process else {
-        drop(connection);
-        let status = init::main(&Connection::from(other), isolation, filter);
-        // SAFETY: the spawner's state is not this process's to run down.
-        unsafe { libc::_exit(status) };
-    };
     if isolation == Isolation::Namespaces {
         for file in ["uid_map", "gid_map"] {
             let path = format!("/proc/{}/{file}", process.as_raw_nonzero());
@@ -134,14 +122,23 @@ fn spawn(isolation: Isolation, filter: &BpfProgram) -> Result<(Pid, Connection),
     Ok((process, connection))
 }
 
-/// Forks; `None` in the child.
-fn clone(flags: libc::c_int) -> io::Result<Option<Pid>> {
+/// Forks a child that runs `main` to its end; its pid, and a connection to it.
+fn clone(
+    flags: libc::c_int,
+    main: impl FnOnce(&Connection) -> i32,
+) -> io::Result<(Pid, Connection)> {
+    let (connection, other) = Connection::pair()?;
     let flags = libc::SIGCHLD | flags;
     // SAFETY: without a stack and CLONE_VM this is fork into new namespaces; this process has one
     // thread, so the child may do anything.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
+    if pid == 0 {
+        drop(connection);
+        let status = main(&Connection::from(other));
+        // SAFETY: the parent's state is not this process's to run down.
+        unsafe { libc::_exit(status) };
     }
-    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+    let process = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
+    let Some(process) = process else { return Err(io::Error::last_os_error()) };
+    Ok((process, connection))
 }
