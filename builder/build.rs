@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 fn main() -> io::Result<()> {
     let mut files = Vec::new();
     // The other crates stand beside this one; a published package names them by their versions.
-    for folder in ["src", "data", "../source/src", "../store/src"] {
+    for folder in ["src", "data", "../source/src", "../http/src", "../store/src"] {
         let folder = Path::new(folder);
         if folder.is_dir() {
             println!("cargo::rerun-if-changed={}", folder.display());

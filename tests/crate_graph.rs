@@ -8,11 +8,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. `builder` and `cache` meet only in traits that `store` defines.
-const ALLOWED: [(&str, &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str]); 6] = [
     ("drystone", &["drystone-builder", "drystone-cache", "drystone-source", "drystone-store"]),
     ("drystone-builder", &["drystone-source", "drystone-store"]),
-    ("drystone-cache", &["drystone-store"]),
-    ("drystone-source", &["drystone-store"]),
+    ("drystone-cache", &["drystone-http", "drystone-store"]),
+    ("drystone-http", &[]),
+    ("drystone-source", &["drystone-http", "drystone-store"]),
     ("drystone-store", &[]),
 ];
 

@@ -9,13 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
+use drystone_http::retry::{is_transient, retry_after};
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
 use super::challenge;
-use super::retry::{is_transient, retry_after};
 use super::session::{Attempt, Session, explain, is_passing, stalled, transport};
 use super::shown;
 use crate::credentials::{Credential, Credentials};

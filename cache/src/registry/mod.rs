@@ -13,7 +13,6 @@ mod access;
 mod challenge;
 mod download;
 mod remote;
-mod retry;
 mod session;
 mod upload;
 
@@ -21,14 +20,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use url::Url;
-
 use crate::credentials::Credentials;
 use crate::error::RegistryError;
 use crate::folder::Folder;
 use crate::reference::{Host, Location};
 use crate::repository::Repository;
 use crate::traffic::{Counts, Traffic};
+pub(crate) use drystone_http::shown;
 pub use remote::Remote;
 use session::Session;
 
@@ -122,16 +120,4 @@ impl Registries {
         });
         Arc::clone(session)
     }
-}
-
-/// An address as messages may show it: without user name, password, query and fragment, any of
-/// which may be secret.
-pub(crate) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Both fail only for URLs that cannot hold credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
 }

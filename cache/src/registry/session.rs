@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use drystone_http::retry::{backoff, is_transient, retry_after};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
@@ -12,7 +13,6 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::access::{Access, Scope};
-use super::retry::{backoff, is_transient, retry_after};
 use super::{Settings, shown};
 use crate::error::RegistryError;
 use crate::reference::Host;
@@ -194,7 +194,8 @@ impl Session {
 
     /// Waits before the next attempt, or gives up: `vain` attempts in a row brought nothing.
     pub(super) async fn pause(&self, failed: Attempt, vain: u32) -> Result<(), RegistryError> {
-        let pause = failed.wait.unwrap_or_default().max(backoff(&self.settings, vain));
+        let Settings { first_pause, longest_pause, .. } = *self.settings;
+        let pause = failed.wait.unwrap_or_default().max(backoff(first_pause, longest_pause, vain));
         if !failed.again
             || vain >= self.settings.attempts
             || failed.wait.is_some_and(|wait| wait > self.settings.longest_pause)
@@ -462,38 +463,13 @@ impl Session {
 }
 
 fn client(settings: &Settings) -> Result<Client, RegistryError> {
-    // An error only says that a provider is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || {
-        let builder = Client::builder()
-            .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout)
-            // A Referer would tell one server about another.
-            .referer(false)
-            .redirect(redirects());
-        if settings.proxies { builder } else { builder.no_proxy() }
+    let options = drystone_http::Options {
+        connect_timeout: settings.connect_timeout,
+        // What bounds a request is the time in which nothing moves in either direction.
+        read_timeout: None,
+        proxies: settings.proxies,
     };
-    builder().build().or_else(|error| {
-        tracing::warn!(%error, "no certificates found: only plain HTTP will work");
-        let bare = builder().tls_certs_only([]).build();
-        bare.map_err(|source| RegistryError::Client { source })
-    })
-}
-
-/// Follows redirects, but never from https to http. That credentials do not follow to another host
-/// or port is the client's own rule, and tested here.
-fn redirects() -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(|attempt| {
-        let secure = |url: &Url| url.scheme() == "https";
-        let downgrade = attempt.previous().last().is_some_and(secure) && !secure(attempt.url());
-        if downgrade {
-            attempt.error("redirected from https to an insecure address")
-        } else if attempt.previous().len() > 10 {
-            attempt.error("redirected too often")
-        } else {
-            attempt.follow()
-        }
-    })
+    drystone_http::client(options).map_err(|source| RegistryError::Client { source })
 }
 
 /// Whether another attempt may go better.

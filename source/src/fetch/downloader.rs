@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use drystone_http::retry::backoff;
 use drystone_store::digest::BlobDigest;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
@@ -11,7 +12,7 @@ use url::Url;
 use super::download::{
     Download, DownloadObserver, Downloaded, Headers, Job, Settings, Silent, Watch,
 };
-use super::retry::{Failure, backoff};
+use super::retry::Failure;
 use super::sink::Sink;
 use super::{FetchError, http, local, shown};
 

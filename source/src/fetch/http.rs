@@ -1,5 +1,6 @@
 //! One HTTP attempt: request, resume, checks of what the server announces, streaming.
 
+use drystone_http::retry::{is_transient, retry_after};
 use futures_util::StreamExt as _;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
@@ -9,50 +10,21 @@ use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
 use super::download::{Job, Settings};
-use super::retry::{Failure, is_transient, retry_after};
+use super::retry::Failure;
 use super::sink::Sink;
 use super::{FetchError, shown};
 
 /// What proves that a later answer continues an earlier one.
 pub(super) type Validator = Option<HeaderValue>;
 
-/// Makes the client. Its TLS uses ring, and the host's certificates (`SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` included); proxies come from the usual variables.
+/// Makes the client.
 pub(super) fn client(settings: &Settings) -> Result<Client, FetchError> {
-    // An error only says that a provider is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || {
-        let builder = Client::builder()
-            .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout)
-            .read_timeout(settings.idle_timeout)
-            // A Referer would tell one server about another.
-            .referer(false)
-            .redirect(redirects());
-        if settings.proxies { builder } else { builder.no_proxy() }
+    let options = drystone_http::Options {
+        connect_timeout: settings.connect_timeout,
+        read_timeout: Some(settings.idle_timeout),
+        proxies: settings.proxies,
     };
-    builder().build().or_else(|error| {
-        // A host without certificates can still reach plain mirrors, whose content is signed.
-        tracing::warn!(%error, "no certificates found: https addresses will not be reachable");
-        let bare = builder().tls_certs_only([]).build();
-        bare.map_err(|source| FetchError::Client { source })
-    })
-}
-
-/// Follows redirects, but never from https to http. That credentials do not follow to another host
-/// or port is the client's own rule, and tested here.
-fn redirects() -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(|attempt| {
-        let secure = |url: &Url| url.scheme() == "https";
-        let downgrade = attempt.previous().last().is_some_and(secure) && !secure(attempt.url());
-        if downgrade {
-            attempt.error("redirected from https to an insecure address")
-        } else if attempt.previous().len() > 10 {
-            attempt.error("redirected too often")
-        } else {
-            attempt.follow()
-        }
-    })
+    drystone_http::client(options).map_err(|source| FetchError::Client { source })
 }
 
 /// Fetches `url` into the sink, continuing what the sink holds if the server agrees.

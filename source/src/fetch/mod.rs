@@ -24,21 +24,8 @@ pub(crate) mod testing;
 pub use credentials::Credentials;
 pub use download::{Download, DownloadObserver, Downloaded, Headers, Settings, Silent};
 pub use downloader::Downloader;
+pub use drystone_http::shown;
 pub use error::FetchError;
-
-use url::Url;
-
-/// An address as messages may show it: without user name, password, query and fragment, any of
-/// which may be secret.
-pub fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Both fail only for URLs that cannot hold credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
-}
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use drystone_store::digest::BlobDigest;
 
+use url::Url;
+
 use super::testing::{Answer, TestServer};
 use super::*;
 

@@ -5,25 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::Settings;
-
 /// Statuses that pass: overload, restarts, bad gateways, time-outs.
-pub(super) const fn is_transient(status: u16) -> bool {
+pub const fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// The pause before attempt `number` (from 1): doubled each time, half of it by chance, so that
 /// clients that failed together do not come back together.
-pub(super) fn backoff(settings: &Settings, number: u32) -> Duration {
-    let doubled = settings.first_pause.saturating_mul(1 << number.saturating_sub(1).min(16));
-    let whole = doubled.min(settings.longest_pause);
+pub fn backoff(first: Duration, longest: Duration, number: u32) -> Duration {
+    let whole = first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(longest);
     // A fresh RandomState is the standard library's only source of chance; it reaches no output.
     let chance = RandomState::new().build_hasher().finish() % 1024;
     whole / 2 + (whole / 2).mul_f64(chance as f64 / 1024.0)
 }
 
 /// Reads `Retry-After` in either of its forms (RFC 9110, section 10.2.3).
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -38,13 +35,9 @@ mod tests {
 
     #[test]
     fn pauses_double_within_their_bounds() {
-        let settings = Settings {
-            first_pause: Duration::from_millis(100),
-            longest_pause: Duration::from_secs(1),
-            ..Settings::default()
-        };
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
         for (number, most) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (60, 1000)] {
-            let pause = backoff(&settings, number).as_millis();
+            let pause = backoff(first, longest, number).as_millis();
             assert!((most / 2..=most).contains(&pause), "attempt {number}: {pause} ms");
         }
     }
@@ -57,7 +50,10 @@ mod tests {
             retry_after(&headers)
         };
         assert_eq!(of("7"), Some(Duration::from_secs(7)));
+        let soon = of(&httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60)));
+        assert!(soon.unwrap() > Duration::from_secs(50));
         assert_eq!(of("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(of("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }
