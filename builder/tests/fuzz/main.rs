@@ -7,25 +7,19 @@
 mod mutate;
 mod targets;
 
-use std::path::Path;
-
-use mutate::{Sample, fuzz, iterations, leave, read_corpus};
-
-fn corpus(target: &str) -> Vec<Sample> {
-    read_corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target))
-}
+use mutate::{fuzz, iterations, leave, read_corpus};
 
 #[test]
 fn control() {
-    fuzz(&corpus("control"), iterations(), &targets::control, &leave);
+    fuzz(&read_corpus("control"), iterations(), &targets::control, &leave);
 }
 
 #[test]
 fn image_toml() {
-    fuzz(&corpus("image-toml"), iterations(), &targets::image_toml, &leave);
+    fuzz(&read_corpus("image-toml"), iterations(), &targets::image_toml, &leave);
 }
 
 #[test]
 fn image_lock() {
-    fuzz(&corpus("image-lock"), iterations(), &targets::image_lock, &leave);
+    fuzz(&read_corpus("image-lock"), iterations(), &targets::image_lock, &leave);
 }

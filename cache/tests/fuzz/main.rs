@@ -7,13 +7,10 @@
 mod mutate;
 mod targets;
 
-use std::path::Path;
-
 use mutate::{fuzz, iterations, leave, read_corpus};
 
 fn run(target: &str, promise: &dyn Fn(&[u8]) -> bool) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
-    fuzz(&read_corpus(&corpus), iterations(), promise, &leave);
+    fuzz(&read_corpus(target), iterations(), promise, &leave);
 }
 
 #[test]

@@ -9,11 +9,7 @@ mod targets;
 use std::path::Path;
 
 use drystone_store::store::Store;
-use mutate::{Sample, fuzz, iterations, leave, mend_tar, read_corpus};
-
-fn corpus(target: &str) -> Vec<Sample> {
-    read_corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target))
-}
+use mutate::{fuzz, iterations, leave, mend_tar, read_corpus};
 
 /// Packages that are accepted are written and synced, so a store in memory is wanted, and fewer runs.
 fn with_store(target: &str, run: &dyn Fn(&Store, &[u8]) -> bool) {
@@ -23,7 +19,7 @@ fn with_store(target: &str, run: &dyn Fn(&Store, &[u8]) -> bool) {
         Err(_) => tempfile::tempdir().unwrap(),
     };
     let store = Store::open(folder.path()).unwrap();
-    fuzz(&corpus(target), iterations() / 2, &|bytes| run(&store, bytes), &mend_tar);
+    fuzz(&read_corpus(target), iterations() / 2, &|bytes| run(&store, bytes), &mend_tar);
 }
 
 #[test]
@@ -38,5 +34,5 @@ fn data_tar() {
 
 #[test]
 fn relations() {
-    fuzz(&corpus("relations"), iterations() * 5, &targets::relations, &leave);
+    fuzz(&read_corpus("relations"), iterations() * 5, &targets::relations, &leave);
 }

@@ -6,22 +6,16 @@ mod mutate;
 mod samples;
 mod targets;
 
-use std::path::{Path, PathBuf};
-
-use mutate::{fuzz, iterations, leave, mend_tar, read_corpus};
-
-fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target)
-}
+use mutate::{corpus, fuzz, iterations, leave, mend_tar, read_corpus};
 
 #[test]
 fn canonical_tar() {
-    fuzz(&read_corpus(&corpus("tar")), iterations(), &targets::tar, &mend_tar);
+    fuzz(&read_corpus("tar"), iterations(), &targets::tar, &mend_tar);
 }
 
 #[test]
 fn listing() {
-    fuzz(&read_corpus(&corpus("listing")), iterations(), &targets::listing, &leave);
+    fuzz(&read_corpus("listing"), iterations(), &targets::listing, &leave);
 }
 
 /// The corpus of tars is what these samples are: made by the writer, then spoiled by hand.

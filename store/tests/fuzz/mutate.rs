@@ -6,7 +6,7 @@
 //! replaced by those at the edges, pieces cut, doubled, moved and taken from other files.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Runs of each target unless `DRYSTONE_FUZZ_ITERATIONS` says otherwise.
 const ITERATIONS: u64 = 2000;
@@ -64,9 +64,15 @@ pub fn iterations() -> u64 {
     said.and_then(|text| text.parse().ok()).unwrap_or(ITERATIONS)
 }
 
-/// The samples of a folder, by name.
-pub fn read_corpus(folder: &Path) -> Vec<Sample> {
-    let mut samples: Vec<Sample> = fs::read_dir(folder)
+/// The folder of a target's samples, in the crate that includes this file.
+pub fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target)
+}
+
+/// The samples of a target, by name.
+pub fn read_corpus(target: &str) -> Vec<Sample> {
+    let folder = corpus(target);
+    let mut samples: Vec<Sample> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| {
             let entry = entry.unwrap();
