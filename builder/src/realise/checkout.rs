@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use drystone_store::digest::{BlobDigest, DerivationId};
@@ -12,7 +11,9 @@ use drystone_store::realisation::Output;
 use drystone_store::store::{Store, StoreError};
 use rayon::prelude::*;
 
-use crate::sandbox::{Command, IdMap, Isolation, MAX_LOWERS, Resources, SandboxError, Session};
+use crate::sandbox::{
+    Command, Early, IdMap, Isolation, MAX_LOWERS, Resources, SandboxError, Session,
+};
 
 /// Why a tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -57,23 +58,11 @@ pub struct Checkouts<'a> {
     store: &'a Store,
     program: Option<PathBuf>,
     session: OnceLock<Session>,
-    starting: Starting,
+    early: Early<Result<Session, SandboxError>>,
     limits: CommandLimits,
     isolation: Isolation,
     /// What would have been built, where nothing may be.
     missing: Option<Mutex<Vec<(String, DerivationId)>>>,
-}
-
-/// A session that is being started.
-#[derive(Default)]
-struct Starting(Mutex<Option<JoinHandle<Result<Session, SandboxError>>>>);
-
-impl Drop for Starting {
-    /// One that was not needed ends here, and not after its program.
-    fn drop(&mut self) {
-        let starting = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        drop(starting.map(JoinHandle::join));
-    }
 }
 
 fn start(program: Option<&Path>, isolation: Isolation) -> Result<Session, SandboxError> {
@@ -96,7 +85,7 @@ impl<'a> Checkouts<'a> {
             store,
             program: None,
             session: OnceLock::new(),
-            starting: Starting::default(),
+            early: Early::default(),
             limits: CommandLimits::default(),
             isolation: Isolation::default(),
             missing: None,
@@ -164,12 +153,11 @@ impl<'a> Checkouts<'a> {
 
     /// Starts the session beside other work, since it will be needed.
     pub fn expect_session(&self) {
-        let mut starting = self.starting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_forbidden() || self.session.get().is_some() || starting.is_some() {
+        if self.is_forbidden() || self.session.get().is_some() {
             return;
         }
         let (program, isolation) = (self.program.clone(), self.isolation);
-        *starting = Some(std::thread::spawn(move || start(program.as_deref(), isolation)));
+        self.early.begin(move || start(program.as_deref(), isolation));
     }
 
     /// The sandbox session.
@@ -177,15 +165,11 @@ impl<'a> Checkouts<'a> {
         if let Some(session) = self.session.get() {
             return Ok(session);
         }
-        // Whoever comes meanwhile waits here.
-        let mut starting = self.starting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = self.session.get() {
-            return Ok(session);
-        }
-        let session = match starting.take().map(JoinHandle::join) {
-            Some(Ok(started)) => started?,
-            Some(Err(_)) | None => start(self.program.as_deref(), self.isolation)?,
+        let session = match self.early.take() {
+            Some(started) => started?,
+            None => start(self.program.as_deref(), self.isolation)?,
         };
+        // Two threads may have started one each; the loser's ends here.
         Ok(self.session.get_or_init(|| session))
     }
 

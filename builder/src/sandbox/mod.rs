@@ -33,6 +33,7 @@
 
 mod cgroup;
 mod disguise;
+mod early;
 pub mod emulation;
 mod error;
 mod helper;
@@ -49,6 +50,7 @@ mod session;
 mod wire;
 
 pub use disguise::{DirectoryOrder, Disguise, ShiftedClock, Shown};
+pub(crate) use early::Early;
 pub use error::SandboxError;
 pub use helper::helper_main_if_requested;
 pub use identity::{ID_COUNT, IdMap};

@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,7 +16,7 @@ use super::messages::{ROOT_NAME, SESSION_NAME, Service, Work};
 use super::request::{Command as SandboxCommand, Finished, RootRequest, Storage};
 use super::root::{Idle, Supervisor};
 use super::wire::{Connection, Frame};
-use super::{IdMap, Root, SandboxError, Scan};
+use super::{Early, IdMap, Root, SandboxError, Scan};
 use super::{Isolation, helper};
 
 /// How long a new helper may take to say its first word.
@@ -37,7 +36,7 @@ pub struct Session {
     reuses: bool,
     idle: Idle,
     /// The supervisor of the first root.
-    starting: Mutex<Option<JoinHandle<Result<Supervisor, SandboxError>>>>,
+    first: Early<Result<Supervisor, SandboxError>>,
 }
 
 impl Session {
@@ -84,7 +83,7 @@ impl Session {
                 child: Mutex::new(child),
                 reuses: map.isolation() == Isolation::Namespaces,
                 idle: Idle::default(),
-                starting: Mutex::new(None),
+                first: Early::default(),
             }),
             Err(error) => {
                 // The helper ends by itself when the connection closes; a foreign program may not.
@@ -174,8 +173,7 @@ impl Session {
     pub(crate) fn expect_root(&self) {
         // What fails here fails again, and is told, when a root is opened.
         let Ok(connection) = self.connect(&Service::Root) else { return };
-        let starting = std::thread::spawn(|| Supervisor::start(connection));
-        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = Some(starting);
+        self.first.begin(|| Supervisor::start(connection));
     }
 
     /// Opens a root to run many commands in.
@@ -201,9 +199,8 @@ impl Session {
     }
 
     fn supervisor(&self) -> Result<Supervisor, SandboxError> {
-        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Ok(started)) = starting.map(JoinHandle::join) {
-            return started;
+        if let Some(first) = self.first.take() {
+            return first;
         }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
@@ -252,11 +249,7 @@ impl Drop for Session {
         drop(self.control.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.wait();
-        // All ended with the session's process, so the groups can go.
-        if let Some(starting) = self.starting.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            drop(starting.join());
-        }
+        // All ended with the session's process, so the groups of what is left here can go.
     }
 }
 

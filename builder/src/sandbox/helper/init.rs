@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
-use rustix::thread::UnshareFlags;
 use seccompiler::BpfProgram;
 
 use super::super::Isolation;
@@ -109,9 +108,7 @@ fn get_ready() -> Result<(), Failure> {
 fn set_up(request: &RootRequest) -> Result<(Traced, Processes), Failure> {
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(refused("setting the host name"))?;
-    // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .map_err(refused("a mount namespace"))?;
+    mounts::unshare().map_err(|(what, error)| refused(what)(error))?;
     mounts::mount_proc()?;
     mounts::enter_root()?;
     let processes = Processes::of_namespace()?;

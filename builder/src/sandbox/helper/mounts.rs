@@ -8,6 +8,9 @@ use rustix::mount::{
     mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
+use rustix::io::Errno;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
 use super::super::error::{At, Failure};
 use super::super::request::{Profile, RootRequest};
 use super::descriptor_path;
@@ -59,6 +62,15 @@ const COVERED_DIRECTORIES: [&str; 5] = ["acpi", "asound", "driver", "pressure", 
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 
 const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
+/// Puts this process, which must have one thread, into a mount namespace whose changes nobody else
+/// sees; what was refused, and how.
+pub(super) fn unshare() -> Result<(), (&'static str, Errno)> {
+    // SAFETY: this process has one thread and shares no descriptor table.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|error| ("a mount namespace", error))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(|error| ("making mounts private", error))
+}
 
 /// Mounts everything but `/proc`, which needs the process namespace.
 pub(super) fn furnish(root: &OwnedFd, request: &RootRequest) -> Result<(), Failure> {
@@ -140,8 +152,6 @@ pub(super) fn enter_root() -> Result<(), Failure> {
     let step = |what: &str, error: rustix::io::Errno| {
         Failure::host(format!("{what} is refused"), "", Some(error.into()))
     };
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(|error| step("making mounts private", error))?;
     // What came from the other namespace is locked in place; a copy of it is ours to move.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::Mode;
-use rustix::mount::MountPropagationFlags;
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
@@ -16,7 +15,7 @@ use super::super::error::{At, Failure};
 use super::super::messages::{ROOT_NAME, Service, Work};
 use super::super::wire::Connection;
 use super::processes::Processes;
-use super::{caller, checkout, copy, difference, directory, emulate, remove};
+use super::{caller, checkout, copy, difference, directory, emulate, mounts, remove};
 
 /// Stack of a request's thread: scans descend as deep as trees do.
 const STACK: usize = 16 << 20;
@@ -96,12 +95,7 @@ fn become_root() -> Result<(), Failure> {
         .map_err(|error| refused("changing the user", error))?;
     // A change of ids takes /proc/self away from the process; the roots' helpers need it.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
-    // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .map_err(|error| refused("a mount namespace", error))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private)
-        .map_err(|error| refused("making mounts private", error))
+    mounts::unshare().map_err(|(what, error)| refused(what, error))
 }
 
 /// Leaves the caller's session keyring behind.

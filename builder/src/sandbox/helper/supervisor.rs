@@ -3,12 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
-use rustix::thread::UnshareFlags;
 
 use super::super::Isolation;
-use super::super::error::{At, Failure};
+use super::super::error::Failure;
 use super::super::messages::{Opened, RootOperation};
 use super::super::request::{RootRequest, Storage};
 use super::super::wire::Connection;
@@ -57,7 +56,9 @@ pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
 
 fn start_spawner(isolation: Isolation) -> Result<Spawner, Failure> {
     if isolation == Isolation::Namespaces {
-        unshare_mounts()?;
+        mounts::unshare().map_err(|(what, error)| {
+            Failure::host(format!("{what} is refused"), "", Some(error.into()))
+        })?;
     }
     Spawner::start(isolation)
 }
@@ -206,12 +207,4 @@ fn mount(
 fn die_with(parent: Option<Pid>) -> bool {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     rustix::process::getppid() == parent
-}
-
-fn unshare_mounts() -> Result<(), Failure> {
-    // SAFETY: this process has one thread and shares no descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .map_err(|error| Failure::host("a mount namespace", "", Some(error.into())))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).at("make private", "/")
 }
