@@ -6,13 +6,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::Resources;
+use super::messages::Entrance;
 
 /// How long the kernel may take to see that a group is empty.
-const REMOVAL_TRIES: u32 = 50;
+const REMOVAL: Duration = Duration::from_millis(100);
 
 /// How names of groups begin; the id of the process that made one follows.
 const PREFIX: &str = "drystone-";
@@ -83,9 +86,8 @@ impl Place {
         format!("{version}, below {}", self.memory.display())
     }
 
-    /// Makes a group and moves a process into it. The kernel lets no process move before each
-    /// processor has passed a point of rest, which takes it some 10 ms.
-    pub(super) fn create(&self, pid: u32) -> io::Result<Group> {
+    /// Makes a group without processes.
+    pub(super) fn create(&self) -> io::Result<Group> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let below = |place: &PathBuf| place.join(&name);
@@ -97,7 +99,6 @@ impl Place {
         });
         for directory in group.directories() {
             fs::create_dir(directory)?;
-            fs::write(directory.join("cgroup.procs"), pid.to_string())?;
         }
         Ok(group)
     }
@@ -111,6 +112,28 @@ impl Group {
         all.extend(pids.iter().chain(cpu).map(PathBuf::as_path));
         all.dedup();
         all
+    }
+
+    /// How a process enters the group without being moved: the kernel moves no process before each
+    /// processor has passed a point of rest, which takes it some 10 ms, but one may be born in a
+    /// group of version 2, and since Linux 5.18 a thread may enter groups of version 1 by itself.
+    pub(super) fn entrance(&self) -> io::Result<(Entrance, Vec<OwnedFd>)> {
+        let open = |directory: &Path| match self.0.version {
+            Version::One => fs::File::options().write(true).open(directory.join("tasks")),
+            Version::Two => fs::File::open(directory),
+        };
+        let entrance = match self.0.version {
+            Version::One => Entrance::Tasks,
+            Version::Two => Entrance::Birth,
+        };
+        let opened = self.directories().into_iter().map(|it| open(it).map(OwnedFd::from));
+        Ok((entrance, opened.collect::<io::Result<_>>()?))
+    }
+
+    /// Moves a process into the group, as every kernel can.
+    pub(super) fn move_in(&self, pid: u32) -> io::Result<()> {
+        let mut directories = self.directories().into_iter();
+        directories.try_for_each(|it| fs::write(it.join("cgroup.procs"), pid.to_string()))
     }
 
     /// Sets the limits of the next command. Only the memory's must be kept; for the others there
@@ -163,13 +186,14 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for directory in self.directories() {
-            for _ in 0..REMOVAL_TRIES {
-                match fs::remove_dir(directory) {
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                        std::thread::sleep(std::time::Duration::from_millis(2));
-                    }
-                    _ => break,
-                }
+            let (mut pause, mut waited) = (Duration::from_micros(100), Duration::ZERO);
+            while let Err(error) = fs::remove_dir(directory)
+                && error.kind() == io::ErrorKind::ResourceBusy
+                && waited < REMOVAL
+            {
+                std::thread::sleep(pause);
+                waited += pause;
+                pause *= 2;
             }
         }
     }
@@ -314,7 +338,10 @@ mod tests {
         let found = host.two().unwrap();
         assert_eq!(found.memory, slice);
         assert_eq!(found.pids.as_ref(), Some(&slice));
-        let group = found.create(7).unwrap();
+        let group = found.create().unwrap();
+        let (entrance, doors) = group.entrance().unwrap();
+        assert_eq!((entrance, doors.len()), (Entrance::Birth, 1));
+        group.move_in(7).unwrap();
         let directory = group.directories()[0].to_owned();
         assert_eq!(group.directories().len(), 1);
         let resources = Resources {

@@ -19,10 +19,29 @@ pub(super) const ROOT_NAME: &str = "drystone-sandbox-root";
 pub(super) enum Service {
     /// One [`Work`] request.
     Work,
-    /// Roots, one after another. The first answer is the pid of the process that their inits come
-    /// from, as the host counts. For each a [`super::RootRequest`] follows, and when that is
-    /// [`Opened`], [`RootOperation`]s.
+    /// Roots, one after another. An [`Entrance`] follows, which is answered with [`Started`]; then
+    /// for each a [`super::RootRequest`], and when that is [`Opened`], [`RootOperation`]s.
     Root,
+}
+
+/// How the process that inits come from enters a control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Entrance {
+    /// Not at all, or it is moved.
+    None,
+    /// It is born there: the group's directory is descriptor 0.
+    Birth,
+    /// It writes itself into files `tasks`, all descriptors.
+    Tasks,
+}
+
+/// The process that inits come from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Started {
+    /// Its pid, as the host counts.
+    pub(super) process: u32,
+    /// Whether it has entered.
+    pub(super) entered: bool,
 }
 
 /// Work on directories, done with the ids of the namespace.

@@ -9,7 +9,7 @@ use drystone_store::tree::TreePath;
 use serde::de::DeserializeOwned;
 
 use super::cgroup::{Group, Place};
-use super::messages::{Executed, Opened, RootOperation, tree_path};
+use super::messages::{Entrance, Executed, Opened, RootOperation, Started, tree_path};
 use super::request::{Change, Command, Finished, Item, RootRequest, Storage};
 use super::session::{receive, send};
 use super::wire::{Connection, Frame};
@@ -40,11 +40,22 @@ pub(super) struct Supervisor {
 pub(super) type Idle = Arc<Mutex<Vec<Supervisor>>>;
 
 impl Supervisor {
-    /// Waits until a supervisor that was asked for has started, and puts what it starts into a
-    /// control group.
+    /// Waits until a supervisor that was asked for has started, and has what it starts in a control
+    /// group, where one can be made.
     pub(super) fn start(connection: Connection) -> Result<Self, SandboxError> {
-        let spawner = receive::<u32>(&connection)?.message;
-        let group = place().and_then(|place| place.create(spawner).ok());
+        let made = place().and_then(|place| {
+            let group = place.create().ok()?;
+            let (entrance, doors) = group.entrance().ok()?;
+            Some((group, entrance, doors))
+        });
+        let (group, entrance, doors) = match made {
+            Some((group, entrance, doors)) => (Some(group), entrance, doors),
+            None => (None, Entrance::None, Vec::new()),
+        };
+        let doors: Vec<BorrowedFd<'_>> = doors.iter().map(|door| door.as_fd()).collect();
+        send(&connection, &entrance, &[], &doors)?;
+        let Started { process, entered } = receive::<Started>(&connection)?.message;
+        let group = group.filter(|group| entered || group.move_in(process).is_ok());
         Ok(Self { connection, group })
     }
 }

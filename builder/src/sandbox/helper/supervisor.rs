@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::super::Isolation;
 use super::super::error::Failure;
-use super::super::messages::{Opened, RootOperation};
+use super::super::messages::{Entrance, Opened, RootOperation, Started};
 use super::super::request::{RootRequest, Storage};
-use super::super::wire::Connection;
+use super::super::wire::{Connection, Frame};
 use super::bare::{self, Covered};
 use super::disk::DiskWatch;
 use super::processes::Processes;
@@ -24,15 +24,23 @@ pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
     if !die_with(session) {
         return 1;
     }
-    let spawner = match start_spawner(isolation) {
-        Ok(spawner) => spawner,
+    let Ok(Some(frame)) = caller.receive::<Entrance>() else { return 1 };
+    let is_wanted = frame.message != Entrance::None;
+    let (spawner, started) = match start_spawner(isolation, frame) {
+        Ok(started) => started,
         Err(failure) => {
-            let _ = caller.send(&Err::<u32, _>(failure));
+            let _ = caller.send(&Err::<Started, _>(failure));
             return 1;
         }
     };
-    if caller.send(&Ok::<_, Failure>(spawner.process().as_raw_nonzero().get())).is_err() {
+    // Inits that are born before the spawner is moved would be outside.
+    let is_settled = started.entered || !is_wanted;
+    if caller.send(&Ok::<_, Failure>(started)).is_err() {
         return 1;
+    }
+    if is_settled {
+        // There will be a first root, whatever it is. What fails here fails again then.
+        let _ = spawner.ask();
     }
     while let Ok(Some(frame)) = caller.receive::<RootRequest>() {
         let (mut supervisor, opened) =
@@ -54,13 +62,16 @@ pub(super) fn main(caller: Connection, isolation: Isolation) -> i32 {
     0
 }
 
-fn start_spawner(isolation: Isolation) -> Result<Spawner, Failure> {
+fn start_spawner(
+    isolation: Isolation,
+    frame: Frame<Entrance>,
+) -> Result<(Spawner, Started), Failure> {
     if isolation == Isolation::Namespaces {
         mounts::unshare().map_err(|(what, error)| {
             Failure::host(format!("{what} is refused"), "", Some(error.into()))
         })?;
     }
-    Spawner::start(isolation)
+    Spawner::start(isolation, frame.message, frame.descriptors)
 }
 
 /// An open root.
