@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::StoreError;
@@ -177,43 +178,48 @@ impl Database {
 
     pub(super) fn realisation(&self, id: &DerivationId) -> Result<Option<Realisation>, StoreError> {
         let key = id.to_string();
-        let names: Vec<(String, String, i64)> = self.read(|connection| {
+        // One statement: asking for each part by itself takes more than twice as long.
+        let rows: Vec<(String, i64, String, Option<TreeRow>)> = self.read(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT name, tree, used FROM outputs
-                     JOIN derivations ON derivations.id = derivation WHERE derivation = ?1",
-                )?
-                .query_map([&key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .prepare_cached(&format!(
+                    "SELECT {TREE_COLUMNS}, outputs.name, derivations.used, tree
+                     FROM outputs JOIN derivations ON derivations.id = derivation
+                     LEFT JOIN trees ON hash = tree WHERE derivation = ?1"
+                ))?
+                .query_map([&key], |row| {
+                    // No column of a tree that is there is null.
+                    let tree = match row.get_ref(0)? {
+                        ValueRef::Null => None,
+                        _ => Some(read_tree(row)?),
+                    };
+                    Ok((row.get(8)?, row.get(9)?, row.get(10)?, tree))
+                })?
                 .collect()
         })?;
-        let Some(used) = names.first().map(|(_, _, used)| *used) else { return Ok(None) };
+        let Some(used) = rows.first().map(|(_, used, ..)| *used) else { return Ok(None) };
         self.touch("UPDATE derivations SET used = ?1 WHERE id = ?2", &[&key], used);
         let mut outputs = std::collections::BTreeMap::new();
-        for (name, tree, _) in names {
-            let Some(output) = self.output(&parse(&tree)?)? else { return Ok(None) };
-            outputs.insert(name, output);
+        for (name, _, tree, row) in rows {
+            let Some(row) = row else { return Ok(None) };
+            outputs.insert(name, self.output_of(&parse(&tree)?, &tree, &row)?);
         }
         Ok(Some(Realisation { derivation: *id, outputs }))
     }
 
     pub(super) fn output(&self, tree: &TreeHash) -> Result<Option<Output>, StoreError> {
         let hash = tree.to_string();
-        // One statement: asking for each part by itself takes twice as long.
         let found = self.read(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT name, diff_id, size, listing, listing_size, used,
-                         (SELECT group_concat(compression || ' ' || digest || ' ' || size, char(10))
-                          FROM layers WHERE tree = hash),
-                         (SELECT group_concat(reference, char(10))
-                          FROM tree_references WHERE tree = hash)
-                     FROM trees WHERE hash = ?1",
-                )?
+                .prepare_cached(&format!("SELECT {TREE_COLUMNS} FROM trees WHERE hash = ?1"))?
                 .query_row([&hash], read_tree)
                 .optional()
         })?;
-        let Some(row) = found else { return Ok(None) };
-        self.touch("UPDATE trees SET used = ?1 WHERE hash = ?2", &[&hash], row.used);
+        found.map(|row| self.output_of(tree, &hash, &row)).transpose()
+    }
+
+    /// What a row says of a tree, which is in use.
+    fn output_of(&self, tree: &TreeHash, hash: &str, row: &TreeRow) -> Result<Output, StoreError> {
+        self.touch("UPDATE trees SET used = ?1 WHERE hash = ?2", &[hash], row.used);
         let diff_id = parse(&row.diff_id)?;
         let layer = |line: &str| {
             let mut words = line.split(' ');
@@ -229,7 +235,7 @@ impl Database {
         let mut references: Vec<&str> = row.references.lines().collect();
         layers.sort_unstable();
         references.sort_unstable();
-        Ok(Some(Output {
+        Ok(Output {
             path: StorePath::new(*tree, &row.name),
             diff_id,
             size: unsigned(row.size)?,
@@ -239,7 +245,7 @@ impl Database {
                 size: unsigned(row.listing_size)?,
             },
             references: references.into_iter().map(parse).collect::<Result<_, _>>()?,
-        }))
+        })
     }
 
     pub(super) fn derivation_json(&self, id: &DerivationId) -> Result<Option<String>, StoreError> {
@@ -295,6 +301,12 @@ impl Database {
         })
     }
 }
+
+/// The columns of [`read_tree`].
+const TREE_COLUMNS: &str = "trees.name, diff_id, size, listing, listing_size, trees.used,
+    (SELECT group_concat(compression || ' ' || digest || ' ' || size, char(10))
+     FROM layers WHERE layers.tree = hash),
+    (SELECT group_concat(reference, char(10)) FROM tree_references WHERE tree_references.tree = hash)";
 
 struct TreeRow {
     name: String,

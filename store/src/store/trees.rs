@@ -1,5 +1,6 @@
 //! Trees: how they enter the store, and how they are read back.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
@@ -12,6 +13,24 @@ use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output};
 use crate::tar::{TreeReader, TreeWriter, WriteError};
 use crate::tree::{Entry, EntrySink, Kind, TreeSpool};
+
+/// The largest tree that is decompressed at once, in bytes: a stream's buffers cost more than the
+/// control files of a package.
+const AT_ONCE: u64 = 1 << 20;
+
+/// Decompresses a zstd file of `size` bytes.
+fn decompress_at_once(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: io::Result<RefCell<zstd::bulk::Decompressor<'static>>> =
+            zstd::bulk::Decompressor::new().map(RefCell::new);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    DECOMPRESSOR.with(|decompressor| match decompressor {
+        Ok(it) => it.borrow_mut().decompress(&bytes, size as usize),
+        Err(error) => Err(error.kind().into()),
+    })
+}
 
 /// Everything that a canonical tar is turned into while it streams by, once.
 struct Tee<'a> {
@@ -183,22 +202,33 @@ impl Store {
     pub fn open_tree(&self, output: &Output) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
         for layer in &output.layers {
             if let Some(file) = self.open_blob(&layer.digest)? {
-                return self.decompress(layer, file).map(Some);
+                return self.decompress(layer, output.size, file).map(Some);
             }
         }
         let Some(layer) = self.fetch_missing(output)? else { return Ok(None) };
         let file = self.open_blob(&layer.digest)?.ok_or(StoreError::NoBlob(layer.digest))?;
-        self.decompress(&layer, file).map(Some)
+        self.decompress(&layer, output.size, file).map(Some)
     }
 
-    fn decompress(&self, layer: &Layer, file: File) -> Result<Box<dyn Read + Send>, StoreError> {
-        Ok(match layer.compression {
-            Compression::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            Compression::Zstd1 | Compression::Store1 => Box::new(
-                zstd::stream::read::Decoder::new(file)
-                    .map_err(StoreError::io("read", self.blob_path(&layer.digest)))?,
-            ),
-        })
+    /// The stream of a tree of `size` bytes, from a layer's file.
+    fn decompress(
+        &self,
+        layer: &Layer,
+        size: u64,
+        mut file: File,
+    ) -> Result<Box<dyn Read + Send>, StoreError> {
+        let error = |source| StoreError::io("read", self.blob_path(&layer.digest))(source);
+        if layer.compression == Compression::Gzip1 {
+            return Ok(Box::new(flate2::read::MultiGzDecoder::new(file)));
+        }
+        if size <= AT_ONCE
+            && let Ok(bytes) = decompress_at_once(&mut file, size)
+        {
+            return Ok(Box::new(io::Cursor::new(bytes)));
+        }
+        // What is damaged is told where it is read.
+        file.rewind().map_err(error)?;
+        Ok(Box::new(zstd::stream::read::Decoder::new(file).map_err(error)?))
     }
 
     /// Reads every entry of a tree with its content.

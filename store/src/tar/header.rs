@@ -135,11 +135,11 @@ impl Fields<'_> {
         let mut block = [0u8; BLOCK];
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, self.name.as_bytes());
-        put(100, format!("{:07o}\0", self.mode).as_bytes());
-        put(108, format!("{:07o}\0", self.uid).as_bytes());
-        put(116, format!("{:07o}\0", self.gid).as_bytes());
-        put(124, format!("{:011o}\0", self.size).as_bytes());
-        put(136, format!("{MTIME:011o}\0").as_bytes());
+        put(100, &octal_field::<8>(self.mode));
+        put(108, &octal_field::<8>(self.uid));
+        put(116, &octal_field::<8>(self.gid));
+        put(124, &octal_field::<12>(self.size));
+        put(136, &octal_field::<12>(MTIME));
         put(148, b"        ");
         put(156, &[self.kind]);
         put(157, self.link.as_bytes());
@@ -148,9 +148,20 @@ impl Fields<'_> {
         put(337, b"0000000\0");
         put(345, self.prefix.as_bytes());
         let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        // Six digits and a NUL; the blank behind them stays.
+        block[148..155].copy_from_slice(&octal_field::<7>(sum));
         block
     }
+}
+
+/// A number in octal digits that fill a field up to its closing NUL.
+fn octal_field<const LENGTH: usize>(mut value: u64) -> [u8; LENGTH] {
+    let mut field = [0; LENGTH];
+    for digit in field[..LENGTH - 1].iter_mut().rev() {
+        *digit = b'0' + (value % 8) as u8;
+        value /= 8;
+    }
+    field
 }
 
 /// Why header blocks cannot be read as an entry.
