@@ -76,12 +76,21 @@ impl Question {
         serde_json::to_string(self).unwrap_or_else(|_| self.image.display().to_string())
     }
 
-    /// The remembered answer, if nothing changed since. Any doubt means no.
-    pub fn answer(&self, store: &Path) -> Option<Answer> {
+    /// The remembered answer, if nothing changed since. Any doubt means no; then `keep` gets the
+    /// store, which has been opened.
+    pub fn answer(&self, store: &Path, keep: impl FnOnce(Store)) -> Option<Answer> {
         if !store.join("db.sqlite").exists() {
             return None;
         }
         let store = Store::open(store).ok()?;
+        let answer = self.remembered(&store);
+        if answer.is_none() {
+            keep(store);
+        }
+        answer
+    }
+
+    fn remembered(&self, store: &Store) -> Option<Answer> {
         let record: Record = serde_json::from_str(&store.fact(KIND, &self.key()).ok()??).ok()?;
         let good =
             record.format == FORMAT && record.fingerprints.iter().all(Fingerprint::unchanged);
@@ -189,7 +198,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(25));
         let root = directory.path().join("store");
         let question = question(&image);
-        assert_eq!(question.answer(&root), None);
+        assert_eq!(question.answer(&root, drop), None);
         assert!(!root.exists(), "asking makes no store");
         let store = Store::open(&root).unwrap();
         let answer = Answer {
@@ -203,15 +212,15 @@ mod tests {
             question.remember(&store, inputs, std::slice::from_ref(&output), answer.clone());
         };
         remember();
-        assert_eq!(question.answer(&root), Some(answer.clone()));
+        assert_eq!(question.answer(&root, drop), Some(answer.clone()));
         let other = Question { tag: Some("y".into()), ..question.clone() };
-        assert_eq!(other.answer(&root), None);
+        assert_eq!(other.answer(&root, drop), None);
         fs::write(&output, "tor").unwrap();
-        assert_eq!(question.answer(&root), None);
+        assert_eq!(question.answer(&root, drop), None);
         remember();
-        assert!(question.answer(&root).is_some());
+        assert!(question.answer(&root, drop).is_some());
         fs::write(&image, "name = \"y\"").unwrap();
-        assert_eq!(question.answer(&root), None);
+        assert_eq!(question.answer(&root, drop), None);
     }
 
     #[test]

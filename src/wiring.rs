@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use drystone_builder::settings::{
@@ -27,12 +28,14 @@ pub struct Wiring {
     global: GlobalArguments,
     /// Where progress and messages go.
     pub display: Display,
+    /// A store that was opened to look something up, and is mostly the one that follows.
+    opened: Mutex<Option<Store>>,
 }
 
 impl Wiring {
     /// Wires up nothing yet: what a command does not ask for is not made.
     pub const fn new(global: GlobalArguments, display: Display) -> Self {
-        Self { global, display }
+        Self { global, display, opened: Mutex::new(None) }
     }
 
     /// The settings as typed in flags that every command has.
@@ -68,6 +71,11 @@ impl Wiring {
 
     /// Opens the store, and makes it where there is none.
     pub fn store(&self, settings: &Settings) -> Result<Store, Failure> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(store) = opened.filter(|it| it.root() == settings.store.value) {
+            interrupt::remove_at_exit(store.temporary_directory().to_owned());
+            return Ok(store);
+        }
         let store = Store::open(&settings.store.value).map_err(|error| {
             // Whatever the kernel answers, a store that cannot be opened is this host's matter.
             let is_host = matches!(error, StoreError::Io { .. } | StoreError::Database { .. });
@@ -93,6 +101,11 @@ impl Wiring {
                 .hint("`drystone build` makes it; `--store` or DRYSTONE_STORE name another one"));
         }
         self.store(settings)
+    }
+
+    /// Keeps a store open for [`Wiring::store`].
+    pub fn keep_open(&self, store: Store) {
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
     fn start_log(&self, settings: &Settings) -> Result<(), Failure> {

@@ -73,7 +73,7 @@ pub fn unchanged(wiring: &Wiring, arguments: &BuildArguments) -> Option<Result<(
     if settings.signing_key.is_some() && !settings.caches.is_empty() {
         return None;
     }
-    let answer = question.answer(&settings.store.value)?;
+    let answer = question.answer(&settings.store.value, |store| wiring.keep_open(store))?;
     Some(tell(wiring, arguments, &answer))
 }
 
@@ -542,6 +542,7 @@ impl Work<'_> {
         let lock = self.locking.close(&self.runtime, self.image, lock, &recipes.found)?;
         let built =
             self.with_builder(&lock, |builder, request| builder.build(request, &mut recipes))?;
+        self.checkouts.end_session();
         Ok((built, lock))
     }
 

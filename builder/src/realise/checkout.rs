@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drystone_store::digest::{BlobDigest, DerivationId};
@@ -57,8 +57,9 @@ pub struct CommandLimits {
 pub struct Checkouts<'a> {
     store: &'a Store,
     program: Option<PathBuf>,
-    session: OnceLock<Session>,
+    session: Mutex<Option<Arc<Session>>>,
     early: Early<Result<Session, SandboxError>>,
+    ending: Early<()>,
     limits: CommandLimits,
     isolation: Isolation,
     /// What would have been built, where nothing may be.
@@ -84,8 +85,9 @@ impl<'a> Checkouts<'a> {
         Self {
             store,
             program: None,
-            session: OnceLock::new(),
+            session: Mutex::default(),
             early: Early::default(),
+            ending: Early::default(),
             limits: CommandLimits::default(),
             isolation: Isolation::default(),
             missing: None,
@@ -153,7 +155,7 @@ impl<'a> Checkouts<'a> {
 
     /// Starts the session beside other work, since it will be needed.
     pub fn expect_session(&self) {
-        if self.is_forbidden() || self.session.get().is_some() {
+        if self.is_forbidden() || self.running().is_some() {
             return;
         }
         let (program, isolation) = (self.program.clone(), self.isolation);
@@ -161,16 +163,27 @@ impl<'a> Checkouts<'a> {
     }
 
     /// The sandbox session.
-    pub fn session(&self) -> Result<&Session, SandboxError> {
-        if let Some(session) = self.session.get() {
-            return Ok(session);
+    pub fn session(&self) -> Result<Arc<Session>, SandboxError> {
+        let mut running = self.running();
+        if let Some(session) = &*running {
+            return Ok(Arc::clone(session));
         }
         let session = match self.early.take() {
             Some(started) => started?,
             None => start(self.program.as_deref(), self.isolation)?,
         };
-        // Two threads may have started one each; the loser's ends here.
-        Ok(self.session.get_or_init(|| session))
+        Ok(Arc::clone(running.insert(Arc::new(session))))
+    }
+
+    /// Ends the session beside other work, since nothing more is to be built. Another one would
+    /// start if something were.
+    pub fn end_session(&self) {
+        let session = self.running().take();
+        self.ending.begin(move || drop(session));
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lays out every tree that is not yet; the directories, in the order of `outputs`.
@@ -191,7 +204,7 @@ impl<'a> Checkouts<'a> {
             .with_max_len(1)
             .zip(&paths)
             .filter(|(_, path)| !path.exists())
-            .try_for_each(|(output, path)| self.checkout(session, output, path))?;
+            .try_for_each(|(output, path)| self.checkout(&session, output, path))?;
         Ok(paths)
     }
 

@@ -42,7 +42,7 @@ impl Job<'_> {
     ) -> Result<Ending, RecipeError> {
         let session = bench.checkouts.session()?;
         if let Some(directory) = kept {
-            let root = self.open(bench, session, directory)?;
+            let root = self.open(bench, &session, directory)?;
             return self.run_in(bench, root, wanted);
         }
         let temporary = bench.store.temporary_directory();
@@ -50,7 +50,7 @@ impl Job<'_> {
             let path = temporary.to_owned();
             StoreError::Io { action: "create a directory in", path, source }
         })?;
-        let result = self.run_anew(bench, session, directory.path(), wanted);
+        let result = self.run_anew(bench, &session, directory.path(), wanted);
         session.remove(directory.path())?;
         result
     }
@@ -67,7 +67,7 @@ impl Job<'_> {
             File::options().append(true).create(true).open(&log_path).map_err(|source| {
                 StoreError::Io { action: "open", path: log_path.clone(), source }
             })?;
-        let root = self.open(bench, session, directory)?;
+        let root = self.open(bench, &session, directory)?;
         self.prepare(&root, &log, &log_path)?;
         self.run_in(bench, root, wanted)
     }

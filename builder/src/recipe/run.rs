@@ -167,9 +167,9 @@ impl Job<'_> {
         let directory = tempfile::tempdir_in(temporary)
             .map_err(|error| io("create a directory in", temporary, error))?;
         let session = bench.checkouts.session()?;
-        let result = self.build_in(bench, session, directory.path(), &log, &log_path);
+        let result = self.build_in(bench, &session, directory.path(), &log, &log_path);
         if bench.keep_failed && matches!(result, Err(RecipeError::Failed(_))) {
-            let kept = self.keep(bench, session, directory.keep().as_path())?;
+            let kept = self.keep(bench, &session, directory.keep().as_path())?;
             let text = format!(
                 "the failed build of recipe {} is kept in {}; enter it with: drystone shell {} \
                  --kept {}",
@@ -208,7 +208,7 @@ impl Job<'_> {
         let directory = tempfile::tempdir_in(temporary).map_err(io)?;
         let job = Self { variation: variation.clone(), ..self.clone() };
         let session = bench.checkouts.session()?;
-        let result = job.build_in(bench, session, directory.path(), log.as_file(), log.path());
+        let result = job.build_in(bench, &session, directory.path(), log.as_file(), log.path());
         let removed = session.remove(directory.path());
         let outputs = result?;
         removed?;
