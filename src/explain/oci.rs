@@ -212,11 +212,11 @@ impl Source {
         Ok(bytes)
     }
 
-    fn open(&self, digest: &str) -> Result<Box<dyn Read>, Failure> {
+    fn open(&self, digest: &str) -> Result<Box<dyn Read + Send>, Failure> {
         self.open_file(&blob_name(digest)?)
     }
 
-    fn open_file(&self, name: &str) -> Result<Box<dyn Read>, Failure> {
+    fn open_file(&self, name: &str) -> Result<Box<dyn Read + Send>, Failure> {
         let missing = || {
             let message = format!("{} lacks {name}", self.path.display());
             Failure::new(Family::Integrity, message)

@@ -93,7 +93,10 @@ impl Compression {
     }
 
     /// A reader of the uncompressed stream.
-    pub fn decompress<'a>(self, reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn decompress<'a>(
+        self,
+        reader: impl Read + Send + 'a,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             // Plain `GzDecoder` stops after the first member.
             Self::Gzip1 => Box::new(flate2::read::MultiGzDecoder::new(reader)),

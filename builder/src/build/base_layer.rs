@@ -115,7 +115,7 @@ fn make(
 }
 
 /// A layer's tar, whatever it is compressed with.
-fn decompress(media_type: &str, file: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+fn decompress(media_type: &str, file: impl Read + Send + 'static) -> io::Result<Box<dyn Read>> {
     Ok(match media_type.rsplit_once('+') {
         Some((_, "gzip")) => Compression::Gzip1.decompress(file)?,
         Some((_, "zstd")) => Compression::Zstd1.decompress(file)?,

@@ -56,6 +56,10 @@ impl Store {
     }
 }
 
+fn sync(file: &NamedTempFile) -> Result<(), StoreError> {
+    file.as_file().sync_data().map_err(StoreError::io("sync", file.path()))
+}
+
 /// Writes one blob; the writer computes the digest, callers cannot claim one.
 pub struct BlobWriter<'a> {
     store: &'a Store,
@@ -72,7 +76,7 @@ impl BlobWriter<'_> {
         if path.exists() {
             return Ok((digest, size));
         }
-        file.as_file().sync_data().map_err(StoreError::io("sync", file.path()))?;
+        sync(&file)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode).map_err(StoreError::io("open up", file.path()))?;
         file.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
@@ -81,6 +85,11 @@ impl BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
+    /// Writes to disk what there is so far.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        sync(self.writer.inner())
+    }
+
     /// Ends a blob that must have this digest, and makes it visible; its size in bytes. With
     /// another digest nothing becomes visible.
     pub fn finish_as(self, digest: &BlobDigest) -> Result<u64, StoreError> {

@@ -20,7 +20,9 @@ mod disk;
 mod error;
 mod exclusive;
 mod gc;
+mod growing;
 mod inventory;
+mod read_ahead;
 mod roots;
 #[cfg(test)]
 mod samples;

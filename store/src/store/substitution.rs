@@ -9,12 +9,12 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::Seek as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::verify::content::{encode_listing, examine_layer};
+use super::growing::{GrowingReader, GrowingWriter, Growth};
+use super::verify::content::{Examined, encode_listing, examine_layer_beside};
 use super::{BlobWriter, Store, StoreError, now};
 use crate::derivation::Derivation;
 use crate::digest::{BlobDigest, DerivationId};
@@ -22,10 +22,14 @@ use crate::layer::Layer;
 use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output, Realisation};
 use crate::substituter::{Substitute, Substituter, Wanted};
+use crate::tar::ReadError;
 use crate::with_causes;
 
 /// Blobs that are fetched at once: small ones cost a round trip each.
 const FETCHES: usize = 8;
+
+/// From this size on, in bytes, a blob is read while it comes; a thread costs more than the rest.
+const BESIDE: u64 = 1 << 20;
 
 /// The kind of the store's facts about what caches did not know.
 const MISSES: &str = "cache-misses";
@@ -285,24 +289,52 @@ impl Store {
         if self.has_blob(digest) {
             return Ok(true);
         }
-        let fetched = self.fetch_checked(digest, size, |writer| writer.finish_as(digest))?;
+        let check = |writer: BlobWriter<'_>, ()| writer.finish_as(digest);
+        let fetched = self.fetch_checked(digest, size, |_| (), check)?;
         Ok(fetched.is_some())
     }
 
-    /// Asks one cache after another for a blob until `check` takes what came. What a cache sends
-    /// wrongly, or not at all, is told and no reason to fail: another one may have it.
-    fn fetch_checked<T>(
+    /// Asks one cache after another for a blob until `check` takes what came, and what `beside` made
+    /// of it while it came. What a cache sends wrongly, or not at all, is told and no reason to
+    /// fail: another one may have it.
+    fn fetch_checked<B: Send, T>(
         &self,
         digest: &BlobDigest,
         size: u64,
-        check: impl Fn(BlobWriter<'_>) -> Result<T, StoreError>,
+        beside: impl Fn(GrowingReader<'_>) -> B + Sync,
+        check: impl Fn(BlobWriter<'_>, B) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         let Some(substituter) = &self.substitution.substituter else { return Ok(None) };
         for source in 0..substituter.sources() {
             let mut writer = self.blob_writer()?;
-            let problem = match substituter.fetch(source, digest, size, &mut writer) {
-                Ok(false) => continue,
-                Ok(true) => match check(writer) {
+            let growth = Growth::default();
+            let reader = GrowingReader::new(writer.reopen()?, &growth);
+            let fetch = |writer: &mut BlobWriter<'_>| {
+                let mut growing = GrowingWriter::new(writer, &growth);
+                let fetched = substituter.fetch(source, digest, size, &mut growing);
+                if matches!(fetched, Ok(true)) {
+                    growing.complete();
+                }
+                fetched
+            };
+            let (fetched, made) = if size < BESIDE {
+                let fetched = fetch(&mut writer);
+                let made = matches!(fetched, Ok(true)).then(|| beside(reader));
+                (fetched, made)
+            } else {
+                std::thread::scope(|scope| {
+                    let made = scope.spawn(|| beside(reader));
+                    let fetched = fetch(&mut writer);
+                    if matches!(fetched, Ok(true)) {
+                        // There is time for the disk; what fails here fails again, and is told.
+                        let _ = writer.sync();
+                    }
+                    let made = made.join();
+                    (fetched, Some(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+                })
+            };
+            let problem = match (fetched, made) {
+                (Ok(true), Some(made)) => match check(writer, made) {
                     Ok(checked) => return Ok(Some(checked)),
                     // A full disk is no fault of the cache.
                     Err(error @ (StoreError::Io { .. } | StoreError::Database { .. })) => {
@@ -310,10 +342,11 @@ impl Store {
                     }
                     Err(error) => with_causes(&error),
                 },
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                (Ok(_), _) => continue,
+                (Err(error), _) if error.kind() == std::io::ErrorKind::StorageFull => {
                     return Err(StoreError::io("fetch", self.blob_path(digest))(error));
                 }
-                Err(error) => with_causes(&error),
+                (Err(error), _) => with_causes(&error),
             };
             tracing::warn!("blob {digest} is not taken from a cache: {problem}");
         }
@@ -351,33 +384,37 @@ impl Store {
         self.fetch_blobs(listings.filter(|(digest, _)| self.is_remote(digest)))
     }
 
-    /// Fetches a tree's layer and reads it to the end; the output as its bytes prove it. With
-    /// `is_trusted` all that was said of it must be so, else only the tree's hash.
+    /// Fetches a tree's layer and reads it to the end while it comes; the output as its bytes prove
+    /// it. With `is_trusted` all that was said of it must be so, else only the tree's hash.
     fn fetch_tree(&self, claimed: &Output, is_trusted: bool) -> Result<Output, StoreError> {
         let tree = *claimed.path.hash();
         let layer = claimed.layers.iter().min_by_key(|layer| layer.size);
         let layer = layer.ok_or(StoreError::NoTree(tree))?;
-        let check = |writer: BlobWriter<'_>| self.take_tree(writer, claimed, layer, is_trusted);
-        match self.fetch_checked(&layer.digest, layer.size, check)? {
+        // Enough to see that there is more.
+        let most = claimed.size.saturating_add(1);
+        let beside =
+            |reader: GrowingReader<'_>| examine_layer_beside(reader, layer.compression, most);
+        let check = |writer: BlobWriter<'_>, examined: Result<Examined, ReadError>| {
+            let examined = examined.map_err(|source| StoreError::Read { tree, source })?;
+            self.take_tree(writer, claimed, layer, is_trusted, examined)
+        };
+        match self.fetch_checked(&layer.digest, layer.size, beside, check)? {
             Some(output) => Ok(output),
             None => Err(self.lost(&layer.digest)),
         }
     }
 
-    /// Reads a fetched layer to its end before it gets its name: a blob that is no such tree never
-    /// becomes visible.
+    /// Names a fetched layer once all that was read of it is right: a blob that is no such tree
+    /// never becomes visible.
     fn take_tree(
         &self,
         writer: BlobWriter<'_>,
         claimed: &Output,
         layer: &Layer,
         is_trusted: bool,
+        examined: Examined,
     ) -> Result<Output, StoreError> {
         let tree = *claimed.path.hash();
-        let mut file = writer.reopen()?;
-        file.rewind().map_err(StoreError::io("rewind", self.blob_path(&layer.digest)))?;
-        let examined = examine_layer(file, layer.compression)
-            .map_err(|source| StoreError::Read { tree, source })?;
         let (bytes, listing) = encode_listing(&examined.listing)?;
         let what = |what: &str| format!("the {what} of {} from a cache", claimed.path);
         let check = |part: &str, expected: &dyn ToString, actual: &dyn ToString| {

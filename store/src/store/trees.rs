@@ -218,17 +218,15 @@ impl Store {
         mut file: File,
     ) -> Result<Box<dyn Read + Send>, StoreError> {
         let error = |source| StoreError::io("read", self.blob_path(&layer.digest))(source);
-        if layer.compression == Compression::Gzip1 {
-            return Ok(Box::new(flate2::read::MultiGzDecoder::new(file)));
-        }
-        if size <= AT_ONCE
+        if layer.compression != Compression::Gzip1
+            && size <= AT_ONCE
             && let Ok(bytes) = decompress_at_once(&mut file, size)
         {
             return Ok(Box::new(io::Cursor::new(bytes)));
         }
         // What is damaged is told where it is read.
         file.rewind().map_err(error)?;
-        Ok(Box::new(zstd::stream::read::Decoder::new(file).map_err(error)?))
+        layer.compression.decompress(file).map_err(error)
     }
 
     /// Reads every entry of a tree with its content.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::layer::Compression;
 use crate::store::samples::*;
+use crate::tree::Entry;
 
 /// Another store's content, and what is wrong with it.
 struct Cache {
@@ -24,6 +25,8 @@ struct State {
     fetched: Vec<BlobDigest>,
     gone: HashSet<BlobDigest>,
     replaced: BTreeMap<BlobDigest, Vec<u8>>,
+    /// Whether connections break after half of a blob.
+    is_broken: bool,
 }
 
 impl Substituter for Cache {
@@ -60,6 +63,11 @@ impl Substituter for Cache {
             return writer.write_all(bytes).map(|()| true);
         }
         let Some(mut file) = self.store.open_blob(digest).unwrap() else { return Ok(false) };
+        if state.is_broken {
+            let half = file.metadata()?.len() / 2;
+            io::copy(&mut file.take(half), writer)?;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         io::copy(&mut file, writer).map(|_| true)
     }
 }
@@ -75,6 +83,10 @@ struct Sample {
 
 impl Sample {
     fn new(is_trusted: bool) -> Self {
+        Self::of(is_trusted, tree)
+    }
+
+    fn of(is_trusted: bool, tree: impl Fn(&Store, &str) -> Output) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let built = Store::open(directory.path()).unwrap();
         let (one, two) = (tree(&built, "one"), tree(&built, "two"));
@@ -285,6 +297,84 @@ fn a_layer_that_is_not_the_tree_never_becomes_visible() {
     let wrong = sample.outputs[1].layers[0].clone();
     for output in sample.state().substitutes[0].realisation.outputs.values_mut() {
         output.layers = vec![wrong.clone()];
+    }
+    let found = sample.ask().unwrap();
+    let first = found.outputs.values().next().unwrap();
+    let Err(error) = sample.store.open_tree(first) else { panic!("it was used") };
+    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
+    assert_eq!(sample.blobs(), 0);
+}
+
+/// A tree whose layer is so large that it is read while it comes.
+fn large_tree(store: &Store, text: &str) -> Output {
+    let mut noise = Vec::new();
+    blake3::Hasher::new()
+        .update(text.as_bytes())
+        .finalize_xof()
+        .take(5 << 20)
+        .read_to_end(&mut noise)
+        .unwrap();
+    let mut spool = store.spool();
+    spool.add_file(path("noise"), 0o644, &noise).unwrap();
+    let output = store.add_tree("large-1", Compression::Store1, &mut spool).unwrap();
+    assert!(output.layers[0].size > BESIDE && output.size > 4 << 20);
+    output
+}
+
+#[test]
+fn a_large_layer_is_read_while_it_comes() {
+    let sample = Sample::of(true, large_tree);
+    sample.ask().unwrap();
+    let mut files = 0;
+    let count = |_: &Entry, content: &mut dyn io::Read| {
+        files += 1;
+        io::copy(content, &mut io::sink()).unwrap();
+        Ok::<_, StoreError>(())
+    };
+    sample.store.read_tree(&sample.outputs[0], count).unwrap();
+    assert_eq!((files, sample.state().fetched.len()), (1, 1));
+    let (store, _directory) = sample.reopened();
+    assert_eq!(problems(&mut { store }), []);
+}
+
+/// Whatever goes wrong while it is read, it never becomes visible, and nothing waits for ever.
+#[test]
+fn a_large_layer_that_comes_wrong_never_becomes_visible() {
+    let gone: fn(&mut State, BlobDigest, Vec<u8>) = |state, layer, _| {
+        state.gone.insert(layer);
+    };
+    let cut_off: fn(&mut State, BlobDigest, Vec<u8>) = |state, layer, mut bytes| {
+        bytes.truncate(bytes.len() / 2);
+        state.replaced.insert(layer, bytes);
+    };
+    let flipped: fn(&mut State, BlobDigest, Vec<u8>) = |state, layer, mut bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        state.replaced.insert(layer, bytes);
+    };
+    let longer: fn(&mut State, BlobDigest, Vec<u8>) = |state, layer, mut bytes| {
+        bytes.extend(zstd::bulk::compress(b"more", 1).unwrap());
+        state.replaced.insert(layer, bytes);
+    };
+    let broken: fn(&mut State, BlobDigest, Vec<u8>) = |state, _, _| state.is_broken = true;
+    for harm in [gone, cut_off, flipped, longer, broken] {
+        let sample = Sample::of(true, large_tree);
+        let layer = sample.outputs[0].layers[0].digest;
+        let bytes = sample.cache.store.read_blob(&layer).unwrap().unwrap();
+        harm(&mut sample.state(), layer, bytes);
+        sample.ask().unwrap();
+        let Err(error) = sample.store.open_tree(&sample.outputs[0]) else { panic!("it was used") };
+        assert!(matches!(error, StoreError::Lost { digest } if digest == layer), "{error}");
+        assert_eq!(sample.blobs(), 0);
+    }
+}
+
+/// A signed layer that holds more than was signed of it is not read to its end, however long it is.
+#[test]
+fn a_layer_is_read_no_further_than_the_tree_it_should_be() {
+    let sample = Sample::of(true, large_tree);
+    for output in sample.state().substitutes[0].realisation.outputs.values_mut() {
+        output.size = 3 << 20;
     }
     let found = sample.ask().unwrap();
     let first = found.outputs.values().next().unwrap();

@@ -12,6 +12,7 @@ use crate::layer::{Compression, Layer};
 use crate::listing::Listing;
 use crate::path::StorePath;
 use crate::realisation::{ListingRef, Output};
+use crate::store::read_ahead::read_ahead;
 use crate::store::{Store, StoreError};
 use crate::tar::{ReadError, TreeReader};
 use crate::tree::Kind;
@@ -99,6 +100,9 @@ impl Read for BlobReader<'_> {
 /// chunks of 1 KiB before it.
 const AT_ONCE: usize = 128 << 10;
 
+/// From this size on, in bytes, a tar is decompressed on a thread of its own.
+const WORTH_A_THREAD: u64 = 2 << 20;
+
 /// Reads a canonical tar to its end.
 fn examine(stream: impl Read) -> Result<Examined, ReadError> {
     let mut reader = TreeReader::new(BufReader::with_capacity(AT_ONCE, Hashing::new(stream)));
@@ -138,8 +142,25 @@ fn examine(stream: impl Read) -> Result<Examined, ReadError> {
 ///
 /// # Errors
 /// What is no layer of that compression, or no canonical tar.
-pub fn examine_layer(stream: impl Read, compression: Compression) -> Result<Examined, ReadError> {
+pub fn examine_layer(
+    stream: impl Read + Send,
+    compression: Compression,
+) -> Result<Examined, ReadError> {
     examine(compression.decompress(stream)?)
+}
+
+/// As [`examine_layer`], on two threads where that is worth one: to decompress takes as long as to
+/// hash. What would be more than `most` bytes as a tar is no such layer.
+pub(in super::super) fn examine_layer_beside(
+    stream: impl Read + Send,
+    compression: Compression,
+    most: u64,
+) -> Result<Examined, ReadError> {
+    let stream = compression.decompress(stream)?.take(most);
+    match most < WORTH_A_THREAD {
+        true => examine(stream),
+        false => read_ahead(stream, |stream| examine(stream)),
+    }
 }
 
 /// Checks one blob's file: its bytes against its name and, for what it is to trees, against their
