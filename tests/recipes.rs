@@ -356,6 +356,19 @@ fn what_outputs_need_joins_the_image() {
     assert!(lock.contains(found), "{lock}");
     let again = world.build(&project, &["--locked"]);
     assert_eq!(again.digest, built.digest);
+    // A recipe's paths have their reason too, wherever merged /usr has put them.
+    let file = project.folder.join("image.toml").display().to_string();
+    for (path, reason) in
+        [("/usr/bin/app", "recipe app (file)\n"), ("/bin/editor", "recipe app (symbolic link)\n")]
+    {
+        assert_eq!(common::succeed(&mut world.drystone(&["why", path, "-f", &file])), reason);
+    }
+    let absent = world.drystone(&["why", "/usr/bin/absent", "-f", &file]).output().unwrap();
+    common::expect_failure(
+        &absent,
+        2,
+        &["sets /usr/bin/absent", "the last build had no such path"],
+    );
     project.write("image.toml", &toml("/bin/sh"));
     let output = world.try_build(&project, &["--locked"]);
     common::expect_failure(&output, 3, &["recipes need other packages at run time", "perl-base"]);

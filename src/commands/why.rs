@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use drystone_builder::build::last_build;
 use drystone_builder::configure::recorded_attribution;
 use drystone_builder::lock::Lock;
 use drystone_builder::spec::{Image, Platform};
@@ -148,7 +149,7 @@ fn of_path(
     let path = TreePath::from_rooted(subject)
         .map_err(|error| wrong(error.to_string()))?
         .ok_or_else(|| wrong("the root itself belongs to nobody".to_owned()))?;
-    let path = match MERGED.iter().any(|folder| path.as_str().starts_with(folder)) {
+    let path = match is_merged(path.as_str()) {
         true => TreePath::new(format!("usr/{path}")).map_err(|error| wrong(error.to_string()))?,
         false => path,
     };
@@ -156,11 +157,23 @@ fn of_path(
     let typed = arguments.platform.as_deref().map(platform).transpose()?;
     let platform = typed.unwrap_or(image.platforms[0]);
     let mut setters = by_packages(store, &lock, image, platform, &path)?;
+    setters.extend(by_recipes(store, image, platform, &path)?);
     setters.extend(by_files(image, &path));
-    setters.extend(by_steps(store, image, platform, &path)?);
+    let name = root_name(&absolute(&image.path)?, platform.as_str());
+    let root = store.roots()?.into_iter().find_map(|(known, root)| (known == name).then_some(root));
+    if let Some(root) = &root {
+        setters.extend(by_steps(store, root, &path)?);
+    }
     if setters.is_empty() {
-        return Err(Failure::usage(format!("nothing of image {} sets /{path}", image.name))
-            .hint("build the image first: what scripts make is known only then"));
+        let hint = match root {
+            _ if image.from.is_some() => "what is in a base image is not looked up",
+            Some(_) => {
+                "the last build had no such path; links are not followed: name the path itself"
+            }
+            None => "build the image first: what scripts and recipes make is known only then",
+        };
+        let message = format!("nothing of image {} sets /{path}", image.name);
+        return Err(Failure::usage(message).hint(hint));
     }
     let mut text = String::new();
     for setter in setters.iter().take(NAMED) {
@@ -184,6 +197,11 @@ fn of_path(
         .collect();
     let object = json!({ "path": format!("/{path}"), "set_by": set_by, "why": chain });
     Ok((text, object))
+}
+
+/// Whether a path is below a folder that merged /usr moves.
+fn is_merged(path: &str) -> bool {
+    MERGED.iter().any(|folder| path.starts_with(folder))
 }
 
 fn by_packages(
@@ -229,17 +247,43 @@ fn by_files(image: &Image, path: &TreePath) -> Vec<Setter> {
         .collect()
 }
 
-/// What the image's own steps made: configuration, accounts, the finish script.
-fn by_steps(
+/// Outputs of recipes that enter the image, as they were last built. They may write below `/bin`
+/// and its like, which stand below `/usr` in the image.
+fn by_recipes(
     store: &Store,
     image: &Image,
     platform: Platform,
     path: &TreePath,
 ) -> Result<Vec<Setter>, Failure> {
-    let name = root_name(&absolute(&image.path)?, platform.as_str());
-    let Some((_, root)) = store.roots()?.into_iter().find(|(known, _)| *known == name) else {
-        return Ok(Vec::new());
-    };
+    let mut paths = vec![path.clone()];
+    let unmerged = path.as_str().strip_prefix("usr/").filter(|rest| is_merged(rest));
+    paths.extend(unmerged.and_then(|rest| TreePath::new(rest).ok()));
+    let mut setters = Vec::new();
+    for wanted in image.entering_recipes() {
+        let recipe = image.recipes.get(&wanted.recipe);
+        let Some(name) = wanted.output.as_ref().or(recipe.and_then(|it| it.outputs.first())) else {
+            continue;
+        };
+        let last = last_build(store, &image.path, wanted.recipe.as_str(), platform)?;
+        let Some(id) = last else { continue };
+        let Some(output) = store.realised_output(&id, name.as_str())? else { continue };
+        for path in &paths {
+            if let Some(kind) = found(store, &output, path)? {
+                setters.push(Setter {
+                    kind: "recipe",
+                    name: wanted.to_string(),
+                    detail: format!(" ({kind})"),
+                    makers: Vec::new(),
+                });
+                break;
+            }
+        }
+    }
+    Ok(setters)
+}
+
+/// What the image's own steps made: configuration, accounts, the finish script.
+fn by_steps(store: &Store, root: &StoreRoot, path: &TreePath) -> Result<Vec<Setter>, Failure> {
     let mut setters = Vec::new();
     for tree in &root.trees {
         let Some(output) = store.output(tree)? else { continue };
@@ -249,7 +293,7 @@ fn by_steps(
             && let Some(kind) = found(store, &output, path)?
         {
             let makers = match name.starts_with("configured") {
-                true => makers(store, &root, path)?,
+                true => makers(store, root, path)?,
                 false => Vec::new(),
             };
             let detail = match makers.is_empty() {
