@@ -67,7 +67,7 @@ impl Job<'_> {
             File::options().append(true).create(true).open(&log_path).map_err(|source| {
                 StoreError::Io { action: "open", path: log_path.clone(), source }
             })?;
-        let root = self.open(bench, &session, directory)?;
+        let root = self.open(bench, session, directory)?;
         self.prepare(&root, &log, &log_path)?;
         self.run_in(bench, root, wanted)
     }
