@@ -28,7 +28,7 @@ use crate::error::RegistryError;
 use crate::reference::{Location, RepositoryName, Tag, Target};
 use crate::referrers;
 use crate::repository::{Pending, Repository, Source, Stored, Upload};
-use crate::stream::{self, BlobStream, Verified};
+use crate::stream::{self, BlobStream, Check, Verified};
 use crate::traffic::{Counts, Kind, Traffic};
 
 const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
@@ -94,7 +94,8 @@ impl Folder {
         let Some(target) = target.await? else { return Ok(Stored::Existed) };
         let place = format!("{} in {}", digest, self.location);
         let blob = open(&upload.source, digest, size, &place).await?;
-        stream::write_file(Verified::new(blob, place, digest, size).boxed(), &target).await?;
+        let verified = Verified::new(blob, place, digest, size, Check::Digest);
+        stream::write_file(verified.boxed(), &target).await?;
         self.traffic.sent(Kind::BlobWrite, size);
         Ok(Stored::Pushed)
     }
@@ -103,6 +104,7 @@ impl Folder {
         &self,
         digest: BlobDigest,
         size: u64,
+        check: Check,
     ) -> Result<Option<BlobStream>, RegistryError> {
         let place = format!("{digest} in {}", self.location);
         let found = self.blocking(Kind::BlobRead, move |layout| {
@@ -118,7 +120,7 @@ impl Folder {
             let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
             traffic.received(Kind::BlobRead, bytes);
         });
-        Ok(Some(Verified::new(counted.boxed(), place, digest, size).boxed()))
+        Ok(Some(Verified::new(counted.boxed(), place, digest, size, check).boxed()))
     }
 }
 
@@ -183,7 +185,15 @@ impl Repository for Folder {
     }
 
     fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size))
+        Box::pin(self.open_blob(*digest, size, Check::Digest))
+    }
+
+    fn unhashed_blob<'a>(
+        &'a self,
+        digest: &'a BlobDigest,
+        size: u64,
+    ) -> Pending<'a, Option<BlobStream>> {
+        Box::pin(self.open_blob(*digest, size, Check::Size))
     }
 
     fn put_blob<'a>(&'a self, upload: &'a Upload) -> Pending<'a, Stored> {

@@ -52,6 +52,14 @@ pub trait Repository: Send + Sync {
     /// must not be used before it has ended well. Broken connections are continued within.
     fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>>;
 
+    /// As [`Repository::blob`], but the stream checks the size alone: for those who compute the
+    /// digest of what they write, as a store does.
+    fn unhashed_blob<'a>(
+        &'a self,
+        digest: &'a BlobDigest,
+        size: u64,
+    ) -> Pending<'a, Option<BlobStream>>;
+
     /// Writes a blob, unless it is there or can be mounted from one of `upload.mounts`.
     fn put_blob<'a>(&'a self, upload: &'a Upload) -> Pending<'a, Stored>;
 

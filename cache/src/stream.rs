@@ -22,10 +22,20 @@ const PIECE: usize = 256 << 10;
 /// Pieces on their way; more would only hide that one side is slow.
 const QUEUE: usize = 8;
 
+/// Whether the digest of what comes is checked on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Size and digest.
+    Digest,
+    /// The size alone, for those who hash what they write.
+    Size,
+}
+
 /// Passes bytes on, and ends with an error unless size and digest are as expected.
 pub(crate) struct Verified {
     inner: BlobStream,
-    hasher: sha2::Sha256,
+    /// `None` where the digest is not checked.
+    hasher: Option<sha2::Sha256>,
     place: String,
     digest: BlobDigest,
     size: u64,
@@ -34,8 +44,15 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
-    pub(crate) fn new(inner: BlobStream, place: String, digest: BlobDigest, size: u64) -> Self {
-        Self { inner, hasher: sha2::Sha256::new(), place, digest, size, seen: 0, ended: false }
+    pub(crate) fn new(
+        inner: BlobStream,
+        place: String,
+        digest: BlobDigest,
+        size: u64,
+        check: Check,
+    ) -> Self {
+        let hasher = (check == Check::Digest).then(sha2::Sha256::new);
+        Self { inner, hasher, place, digest, size, seen: 0, ended: false }
     }
 
     fn size_error(&self) -> RegistryError {
@@ -48,15 +65,15 @@ impl Verified {
     }
 
     fn end(&self) -> Option<RegistryError> {
-        let actual = BlobDigest::from_bytes(self.hasher.clone().finalize().into());
         if self.seen != self.size {
-            Some(self.size_error())
-        } else if actual != self.digest {
-            let place = self.place.clone();
-            Some(RegistryError::Mismatch { place, expected: self.digest, actual })
-        } else {
-            None
+            return Some(self.size_error());
         }
+        let actual = BlobDigest::from_bytes(self.hasher.clone()?.finalize().into());
+        (actual != self.digest).then(|| RegistryError::Mismatch {
+            place: self.place.clone(),
+            expected: self.digest,
+            actual,
+        })
     }
 }
 
@@ -76,7 +93,9 @@ impl Stream for Verified {
                     self.ended = true;
                     return Poll::Ready(Some(Err(self.size_error())));
                 }
-                self.hasher.update(&chunk);
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(&chunk);
+                }
                 Some(Ok(chunk))
             }
             Some(Err(error)) => {
@@ -277,8 +296,14 @@ mod tests {
         expected: &[u8],
         size: u64,
     ) -> Result<Bytes, RegistryError> {
-        let stream =
-            Verified::new(pieces(given), "here".into(), BlobDigest::of(expected), size).boxed();
+        let stream = Verified::new(
+            pieces(given),
+            "here".into(),
+            BlobDigest::of(expected),
+            size,
+            Check::Digest,
+        )
+        .boxed();
         collect(stream).await
     }
 
@@ -298,7 +323,8 @@ mod tests {
     #[tokio::test]
     async fn an_endless_body_is_cut_off() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"more"))).boxed();
-        let mut stream = Verified::new(endless, "here".into(), BlobDigest::of(b"x"), 10);
+        let mut stream =
+            Verified::new(endless, "here".into(), BlobDigest::of(b"x"), 10, Check::Size);
         let mut passed = 0;
         while let Some(Ok(piece)) = stream.next().await {
             passed += piece.len();
@@ -313,7 +339,7 @@ mod tests {
         let path = folder.path().join("blob");
         let stream = |expected: &[u8]| {
             let digest = BlobDigest::of(expected);
-            Verified::new(pieces(&[b"hello"]), "here".into(), digest, 5).boxed()
+            Verified::new(pieces(&[b"hello"]), "here".into(), digest, 5, Check::Digest).boxed()
         };
         assert!(write_file(stream(b"jello"), &path).await.is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

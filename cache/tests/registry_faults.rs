@@ -143,6 +143,9 @@ async fn lies_are_told_and_never_stored() {
         assert!(error.is_verification_failure(), "{error}");
         assert_eq!(matches!(error, RegistryError::Mismatch { .. }), whole);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        // Who hashes by himself is spared the hash, and nothing else.
+        let unhashed = repository.unhashed_blob(&digest, 100_000).await.unwrap().unwrap();
+        assert_eq!(stream::collect(unhashed).await.is_ok(), whole);
     }
     let fake = Fake::start(GOOD);
     let digest = fake.put("team/app", &content);

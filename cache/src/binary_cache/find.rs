@@ -416,7 +416,8 @@ impl Caches {
         if let Some(bytes) = cache.small(digest, size).await {
             writer.write_all(&bytes)?;
         } else {
-            let answer = cache.repository.blob(digest, size).await;
+            // The store hashes what it writes, and takes nothing else.
+            let answer = cache.repository.unhashed_blob(digest, size).await;
             let Some(mut blob) = answer.map_err(io::Error::other)? else { return Ok(false) };
             while let Some(piece) = blob.next().await {
                 writer.write_all(&piece.map_err(io::Error::other)?)?;

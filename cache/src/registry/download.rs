@@ -14,7 +14,7 @@ use super::access::Scope;
 use super::session::{Ask, Attempt, Bound, Reply, Session, stalled, transport};
 use super::shown;
 use crate::error::RegistryError;
-use crate::stream::{BlobStream, Verified};
+use crate::stream::{BlobStream, Check, Verified};
 use crate::traffic::Kind;
 
 /// Attempts at one blob, successful beginnings included: a server that gives a few bytes each time
@@ -43,6 +43,7 @@ pub(super) async fn open(
     scope: Scope,
     digest: BlobDigest,
     size: u64,
+    check: Check,
 ) -> Result<Option<BlobStream>, RegistryError> {
     let place = shown(&url);
     let mut download = Download {
@@ -65,7 +66,7 @@ pub(super) async fn open(
     let pieces = try_unfold(download, |mut download| async move {
         Ok(download.next().await?.map(|piece| (piece, download)))
     });
-    Ok(Some(Verified::new(pieces.boxed(), place, digest, size).boxed()))
+    Ok(Some(Verified::new(pieces.boxed(), place, digest, size, check).boxed()))
 }
 
 impl Download {

@@ -20,7 +20,7 @@ use crate::error::RegistryError;
 use crate::reference::{Host, Location, RepositoryName, Tag, Target};
 use crate::referrers;
 use crate::repository::{Pending, Repository, Stored, Upload};
-use crate::stream::BlobStream;
+use crate::stream::{BlobStream, Check};
 use crate::traffic::{Counts, Kind};
 
 /// The most bytes of one page of a list.
@@ -355,10 +355,11 @@ impl Remote {
         &self,
         digest: BlobDigest,
         size: u64,
+        check: Check,
     ) -> Result<Option<BlobStream>, RegistryError> {
         let url = self.url(&format!("blobs/{digest}")).await?;
         let scope = Scope::pull(&self.name);
-        download::open(Arc::clone(&self.session), url, scope, digest, size).await
+        download::open(Arc::clone(&self.session), url, scope, digest, size, check).await
     }
 }
 
@@ -388,7 +389,15 @@ impl Repository for Remote {
     }
 
     fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size))
+        Box::pin(self.open_blob(*digest, size, Check::Digest))
+    }
+
+    fn unhashed_blob<'a>(
+        &'a self,
+        digest: &'a BlobDigest,
+        size: u64,
+    ) -> Pending<'a, Option<BlobStream>> {
+        Box::pin(self.open_blob(*digest, size, Check::Size))
     }
 
     fn put_blob<'a>(&'a self, upload: &'a Upload) -> Pending<'a, Stored> {

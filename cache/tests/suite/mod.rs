@@ -74,6 +74,7 @@ async fn nothing_is_there(repository: Shared) {
     }
     assert_eq!(repository.blob_size(&digest).await.unwrap(), None);
     assert!(repository.blob(&digest, 7).await.unwrap().is_none());
+    assert!(repository.unhashed_blob(&digest, 7).await.unwrap().is_none());
     assert_eq!(repository.tags().await.unwrap(), []);
     assert_eq!(repository.referrers(&digest, None).await.unwrap(), []);
 }
@@ -110,6 +111,13 @@ async fn large_blobs_stream(repository: Shared) {
     let blob = repository.blob(&digest, size).await.unwrap().unwrap();
     stream::write_file(blob, &target).await.unwrap();
     assert!(std::fs::read(&target).unwrap() == content);
+    let unhashed = repository.unhashed_blob(&digest, size).await.unwrap().unwrap();
+    assert!(stream::collect(unhashed).await.unwrap() == content);
+    let ends_well = match repository.unhashed_blob(&digest, size - 1).await {
+        Ok(Some(blob)) => stream::collect(blob).await.is_ok(),
+        Ok(None) | Err(_) => false,
+    };
+    assert!(!ends_well, "the size is checked");
 }
 
 /// What is not what its digest says never becomes visible.
