@@ -34,7 +34,7 @@ impl Store {
     /// Starts a blob. Nothing is visible until [`BlobWriter::finish`].
     pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         let file = self.temporary_file()?;
-        Ok(BlobWriter { store: self, writer: Sha256Writer::new(file) })
+        Ok(BlobWriter { store: self, writer: Sha256Writer::new(file), is_synced: false })
     }
 
     /// Stores a blob from memory.
@@ -56,27 +56,25 @@ impl Store {
     }
 }
 
-fn sync(file: &NamedTempFile) -> Result<(), StoreError> {
-    file.as_file().sync_data().map_err(StoreError::io("sync", file.path()))
-}
-
 /// Writes one blob; the writer computes the digest, callers cannot claim one.
 pub struct BlobWriter<'a> {
     store: &'a Store,
     writer: Sha256Writer<NamedTempFile>,
+    /// Whether all that was written is on disk.
+    is_synced: bool,
 }
 
 impl BlobWriter<'_> {
     /// Ends the blob and makes it visible; its digest and size in bytes.
-    pub fn finish(self) -> Result<(BlobDigest, u64), StoreError> {
+    pub fn finish(mut self) -> Result<(BlobDigest, u64), StoreError> {
         let size = self.writer.written();
-        let (file, digest) = self.writer.finish();
-        let digest = BlobDigest::from_bytes(digest);
+        let digest = BlobDigest::from_bytes(self.writer.digest());
         let path = self.store.blob_path(&digest);
         if path.exists() {
             return Ok((digest, size));
         }
-        sync(&file)?;
+        self.sync()?;
+        let (file, _) = self.writer.finish();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode).map_err(StoreError::io("open up", file.path()))?;
         file.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
@@ -85,9 +83,15 @@ impl BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
-    /// Writes to disk what there is so far.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        sync(self.writer.inner())
+    /// Has on disk what was written so far. A failure must be told: the kernel tells it once, and
+    /// takes the file for written then.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        if !self.is_synced {
+            let file = self.writer.inner();
+            file.as_file().sync_data().map_err(StoreError::io("sync", file.path()))?;
+            self.is_synced = true;
+        }
+        Ok(())
     }
 
     /// Ends a blob that must have this digest, and makes it visible; its size in bytes. With
@@ -113,6 +117,7 @@ impl BlobWriter<'_> {
 
 impl Write for BlobWriter<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.is_synced = false;
         self.writer.write(buffer)
     }
 

@@ -317,22 +317,25 @@ impl Store {
                 }
                 fetched
             };
-            let (fetched, made) = if size < BESIDE {
+            let (fetched, made, synced) = if size < BESIDE {
                 let fetched = fetch(&mut writer);
                 let made = matches!(fetched, Ok(true)).then(|| beside(reader));
-                (fetched, made)
+                (fetched, made, Ok(()))
             } else {
                 std::thread::scope(|scope| {
                     let made = scope.spawn(|| beside(reader));
                     let fetched = fetch(&mut writer);
-                    if matches!(fetched, Ok(true)) {
-                        // There is time for the disk; what fails here fails again, and is told.
-                        let _ = writer.sync();
-                    }
+                    // There is time for the disk while the rest is read.
+                    let synced = match fetched {
+                        Ok(true) => writer.sync(),
+                        _ => Ok(()),
+                    };
                     let made = made.join();
-                    (fetched, Some(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+                    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    (fetched, Some(made), synced)
                 })
             };
+            synced?;
             let problem = match (fetched, made) {
                 (Ok(true), Some(made)) => match check(writer, made) {
                     Ok(checked) => return Ok(Some(checked)),
