@@ -73,7 +73,6 @@ impl Wiring {
     pub fn store(&self, settings: &Settings) -> Result<Store, Failure> {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(store) = opened.filter(|it| it.root() == settings.store.value) {
-            interrupt::remove_at_exit(store.temporary_directory().to_owned());
             return Ok(store);
         }
         let store = Store::open(&settings.store.value).map_err(|error| {
@@ -105,6 +104,7 @@ impl Wiring {
 
     /// Keeps a store open for [`Wiring::store`].
     pub fn keep_open(&self, store: Store) {
+        interrupt::remove_at_exit(store.temporary_directory().to_owned());
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
