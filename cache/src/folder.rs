@@ -184,16 +184,13 @@ impl Repository for Folder {
         self.blocking(Kind::BlobCheck, move |layout| size_of(&layout.blob_path(&digest)))
     }
 
-    fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size, Check::Digest))
-    }
-
-    fn unhashed_blob<'a>(
+    fn blob_checked<'a>(
         &'a self,
         digest: &'a BlobDigest,
         size: u64,
+        check: Check,
     ) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size, Check::Size))
+        Box::pin(self.open_blob(*digest, size, check))
     }
 
     fn put_blob<'a>(&'a self, upload: &'a Upload) -> Pending<'a, Stored> {

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use crate::descriptor::{Descriptor, Manifest};
 use crate::error::RegistryError;
 use crate::reference::{Location, RepositoryName, Tag, Target};
-use crate::stream::{self, BlobStream};
+use crate::stream::{self, BlobStream, Check};
 use crate::traffic::Counts;
 
 /// What a repository will answer.
@@ -50,7 +50,9 @@ pub trait Repository: Send + Sync {
     ///
     /// The stream ends with an error unless size and digest were right: what it gave until then
     /// must not be used before it has ended well. Broken connections are continued within.
-    fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>>;
+    fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>> {
+        self.blob_checked(digest, size, Check::Digest)
+    }
 
     /// As [`Repository::blob`], but the stream checks the size alone: for those who compute the
     /// digest of what they write, as a store does.
@@ -58,6 +60,16 @@ pub trait Repository: Send + Sync {
         &'a self,
         digest: &'a BlobDigest,
         size: u64,
+    ) -> Pending<'a, Option<BlobStream>> {
+        self.blob_checked(digest, size, Check::Size)
+    }
+
+    /// What both are made of.
+    fn blob_checked<'a>(
+        &'a self,
+        digest: &'a BlobDigest,
+        size: u64,
+        check: Check,
     ) -> Pending<'a, Option<BlobStream>>;
 
     /// Writes a blob, unless it is there or can be mounted from one of `upload.mounts`.

@@ -24,7 +24,7 @@ const QUEUE: usize = 8;
 
 /// Whether the digest of what comes is checked on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Check {
+pub enum Check {
     /// Size and digest.
     Digest,
     /// The size alone, for those who hash what they write.

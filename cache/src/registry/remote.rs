@@ -388,16 +388,13 @@ impl Repository for Remote {
         Box::pin(self.size(digest))
     }
 
-    fn blob<'a>(&'a self, digest: &'a BlobDigest, size: u64) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size, Check::Digest))
-    }
-
-    fn unhashed_blob<'a>(
+    fn blob_checked<'a>(
         &'a self,
         digest: &'a BlobDigest,
         size: u64,
+        check: Check,
     ) -> Pending<'a, Option<BlobStream>> {
-        Box::pin(self.open_blob(*digest, size, Check::Size))
+        Box::pin(self.open_blob(*digest, size, check))
     }
 
     fn put_blob<'a>(&'a self, upload: &'a Upload) -> Pending<'a, Stored> {
