@@ -260,10 +260,7 @@ fn by_recipes(
     paths.extend(unmerged.and_then(|rest| TreePath::new(rest).ok()));
     let mut setters = Vec::new();
     for wanted in image.entering_recipes() {
-        let recipe = image.recipes.get(&wanted.recipe);
-        let Some(name) = wanted.output.as_ref().or(recipe.and_then(|it| it.outputs.first())) else {
-            continue;
-        };
+        let Some(name) = image.output_name(&wanted) else { continue };
         let last = last_build(store, &image.path, wanted.recipe.as_str(), platform)?;
         let Some(id) = last else { continue };
         let Some(output) = store.realised_output(&id, name.as_str())? else { continue };

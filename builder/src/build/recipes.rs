@@ -116,8 +116,7 @@ pub(super) fn recipe_stamp(
 
 /// `NAME:OUTPUT`, whether or not the output was named.
 fn full_name(image: &Image, wanted: &RecipeOutput) -> String {
-    let first = image.recipes.get(&wanted.recipe).and_then(|recipe| recipe.outputs.first());
-    match wanted.output.as_ref().or(first) {
+    match image.output_name(wanted) {
         Some(output) => format!("{}:{output}", wanted.recipe),
         None => wanted.recipe.to_string(),
     }
@@ -126,9 +125,7 @@ fn full_name(image: &Image, wanted: &RecipeOutput) -> String {
 /// The outputs that a recipe needs of others, as `NAME:OUTPUT`.
 fn others(image: &Image, recipe: &Recipe, made: &BTreeMap<Name, Made>) -> Vec<(String, Output)> {
     let outputs = recipe.recipes.iter().filter_map(|wanted| {
-        let first = image.recipes[&wanted.recipe].outputs.first();
-        let output = wanted.output.as_ref().or(first)?;
-        let output = made[&wanted.recipe].outputs.get(output)?;
+        let output = made[&wanted.recipe].outputs.get(image.output_name(wanted)?)?;
         Some((full_name(image, wanted), output.clone()))
     });
     outputs.collect()
@@ -185,8 +182,7 @@ impl BuiltRecipes {
         wanted: &RecipeOutput,
     ) -> Option<Output> {
         let made = self.platforms.get(&platform)?.get(&wanted.recipe)?;
-        let first = image.recipes.get(&wanted.recipe)?.outputs.first();
-        made.outputs.get(wanted.output.as_ref().or(first)?).cloned()
+        made.outputs.get(image.output_name(wanted)?).cloned()
     }
 
     /// The outputs that enter the image as such, with their names.
@@ -334,8 +330,9 @@ impl Builder<'_> {
         let warn = |text: String| self.progress.event(Event::Warning { text });
         for wanted in outputs {
             let recipe = &image.recipes[&wanted.recipe];
-            let output = wanted.output.as_ref().or(recipe.outputs.first());
-            let output = output.and_then(|output| made[&wanted.recipe].outputs.get(output));
+            let output = image
+                .output_name(wanted)
+                .and_then(|output| made[&wanted.recipe].outputs.get(output));
             let Some(output) = output else { continue };
             let mut root = planned[&wanted.recipe].root.clone();
             root.extend(

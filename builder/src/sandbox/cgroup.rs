@@ -118,13 +118,11 @@ impl Group {
     /// processor has passed a point of rest, which takes it some 10 ms, but one may be born in a
     /// group of version 2, and since Linux 5.18 a thread may enter groups of version 1 by itself.
     pub(super) fn entrance(&self) -> io::Result<(Entrance, Vec<OwnedFd>)> {
-        let open = |directory: &Path| match self.0.version {
-            Version::One => fs::File::options().write(true).open(directory.join("tasks")),
-            Version::Two => fs::File::open(directory),
-        };
-        let entrance = match self.0.version {
-            Version::One => Entrance::Tasks,
-            Version::Two => Entrance::Birth,
+        let (entrance, open): (_, fn(&Path) -> io::Result<fs::File>) = match self.0.version {
+            Version::One => (Entrance::Tasks, |directory| {
+                fs::File::options().write(true).open(directory.join("tasks"))
+            }),
+            Version::Two => (Entrance::Birth, |directory| fs::File::open(directory)),
         };
         let opened = self.directories().into_iter().map(|it| open(it).map(OwnedFd::from));
         Ok((entrance, opened.collect::<io::Result<_>>()?))

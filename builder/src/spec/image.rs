@@ -125,6 +125,12 @@ impl Image {
         self.recipes.iter().filter(move |(_, recipe)| recipe.is_for(platform))
     }
 
+    /// The output that is meant: the one that is named, else the recipe's first.
+    pub fn output_name<'a>(&'a self, wanted: &'a RecipeOutput) -> Option<&'a Name> {
+        let first = || self.recipes.get(&wanted.recipe)?.outputs.first();
+        wanted.output.as_ref().or_else(first)
+    }
+
     /// The outputs of recipes that enter the image as such: those of `[image] recipes`, else the
     /// first output of each recipe that no other recipe and no entry of `[files]` uses.
     pub fn entering_recipes(&self) -> Vec<RecipeOutput> {
