@@ -60,10 +60,10 @@ fn every_reader_agrees(world: &World, built: &Built) {
     if can_run(&["containerd", "ctr"], true)
         && let Some(containerd) = Containerd::start()
     {
-        containerd.images(&["import", "--snapshotter", "native", &tarball]);
+        containerd.import(&tarball);
         let list = containerd.images(&["ls"]);
         assert!(list.contains(&built.digest), "{list}");
-        let check = containerd.images(&["check", "--snapshotter", "native"]);
+        let check = containerd.check();
         assert!(check.contains("complete ("), "{check}");
     }
 }

@@ -66,6 +66,18 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
     command.is_ok_and(|output| output.status.success())
 }
 
+/// Whether layers can be stacked below this folder without copying all of the lower ones for each:
+/// not on every file system (inside a container, say), and then the same tests take much longer.
+fn can_stack(folder: &Path) -> bool {
+    let script = "mkdir lower upper work merged && \
+                  mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && \
+                  umount merged";
+    let attempt = tempfile::tempdir_in(folder).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).current_dir(attempt.path()).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 /// What loads and runs images.
 pub trait Engine {
     /// Its name in messages.
@@ -142,18 +154,21 @@ impl Engine for Docker {
 /// Podman with storage of its own.
 pub struct Podman {
     folder: tempfile::TempDir,
+    driver: &'static str,
 }
 
 impl Podman {
     pub fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("pod").tempdir_in("/tmp").unwrap() }
+        let folder = tempfile::Builder::new().prefix("pod").tempdir_in("/tmp").unwrap();
+        let driver = if can_stack(folder.path()) { "overlay" } else { "vfs" };
+        Self { folder, driver }
     }
 
     fn options(&self) -> Vec<String> {
         let state = self.folder.path().display();
         let mut options = vec![format!("--root={state}/root"), format!("--runroot={state}/run")];
-        let fixed = ["--cgroup-manager=cgroupfs", "--runtime=runc", "--storage-driver=vfs"];
-        options.extend(fixed.map(str::to_owned));
+        options.push(format!("--storage-driver={}", self.driver));
+        options.extend(["--cgroup-manager=cgroupfs", "--runtime=runc"].map(str::to_owned));
         options
     }
 }
@@ -178,6 +193,7 @@ impl Engine for Podman {
 /// A containerd.
 pub struct Containerd {
     socket: String,
+    snapshotter: &'static str,
     _daemon: Daemon,
     _folder: tempfile::TempDir,
 }
@@ -202,9 +218,20 @@ impl Containerd {
         let mut daemon = Daemon::start("containerd", &arguments, folder.path());
         daemon.is_up(|| succeeds("ctr", &["--address", &socket, "version"])).then_some(Self {
             socket,
+            snapshotter: if can_stack(folder.path()) { "overlayfs" } else { "native" },
             _daemon: daemon,
             _folder: folder,
         })
+    }
+
+    /// Reads an image tarball, and unpacks its image.
+    pub fn import(&self, tarball: &str) {
+        self.images(&["import", "--snapshotter", self.snapshotter, tarball]);
+    }
+
+    /// What it says of the images it has, and of what of them is unpacked.
+    pub fn check(&self) -> String {
+        self.images(&["check", "--snapshotter", self.snapshotter])
     }
 
     pub fn images(&self, words: &[&str]) -> String {
