@@ -1,7 +1,8 @@
 //! Documents and signatures beside images: attached as referrers, listed by registries that know
 //! referrers and those that do not, read by skopeo and checked by openssl.
 //!
-//! Nothing here asks a mirror: the image is of local files.
+//! Only skopeo of another release, which checks signatures itself, comes from a mirror; the images
+//! are of local files.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use common::registry::Registry;
-use common::{can_run, run};
+use common::{World, can_run, image, run};
 use serde_json::Value;
 
 const IMAGE: &str = "name = \"team/local\"\ntag = \"v1\"\n\
@@ -168,6 +169,65 @@ fn documents_and_signatures_stand_beside_an_index() {
     place.json(&[&["push", &image][..], &attach].concat());
     assert_eq!(json(&format!("{base}/manifests/sha256-{hex}.sig")), signatures);
     assert_eq!(types(digest), [signature, provenance]);
+}
+
+/// The library that cosign is made of checks our signatures, by a policy as hosts of containers have
+/// it. Debian 12's skopeo is built without it, so Debian 13's comes as an image of ours.
+#[test]
+fn a_policy_of_skopeo_asks_for_our_signatures() {
+    if !can_run(&["chroot"], true) {
+        return;
+    }
+    let (Some(registry), Some(world)) = (Registry::start(), World::shared()) else { return };
+    let skopeo = "name = \"skopeo\"\n[debian]\nsuite = \"trixie\"\npackages = [\"skopeo\"]\n";
+    let built = world.build(&world.project("skopeo", skopeo), &[]);
+    let root = world.path("root");
+    image::unpack(&built.tarball, &root);
+
+    let place = Place::new();
+    place.key("other");
+    let folder = root.join("policy");
+    fs::create_dir(&folder).unwrap();
+    for name in ["ci", "other"] {
+        let pem = place.succeed(&["key", "public", &format!("{name}.key"), "--pem"]);
+        fs::write(folder.join(format!("{name}.pem")), pem).unwrap();
+        let required = serde_json::json!([{
+            "type": "sigstoreSigned",
+            "keyPath": format!("/policy/{name}.pem"),
+            "signedIdentity": { "type": "matchRepository" },
+        }]);
+        let policy = serde_json::json!({
+            "default": [{ "type": "reject" }],
+            "transports": { "docker": { registry.host(): required } },
+        });
+        fs::write(folder.join(format!("{name}.json")), policy.to_string()).unwrap();
+    }
+    fs::create_dir(folder.join("registries.d")).unwrap();
+    let attachments =
+        format!("docker:\n  {}:\n    use-sigstore-attachments: true\n", registry.host());
+    fs::write(folder.join("registries.d/registry.yaml"), attachments).unwrap();
+
+    let copies = |image: &str, key: &str| {
+        let output = Command::new("chroot")
+            .arg(&root)
+            .args(["skopeo", "--policy", &format!("/policy/{key}.json")])
+            .args(["--registries.d", "/policy/registries.d"])
+            .args(["copy", "--all", "--src-tls-verify=false", "--remove-signatures"])
+            .args([&format!("docker://{image}"), &format!("dir:/policy/{key}.copy")])
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let signed = registry.reference("team/signed:v1");
+    place.succeed(&["push", &signed, "--sign", "--signing-key", "ci.key"]);
+    let (success, said) = copies(&signed, "ci");
+    assert!(success, "{said}");
+    let (success, said) = copies(&signed, "other");
+    assert!(!success && said.contains("signature verification failed"), "{said}");
+    let unsigned = registry.reference("team/unsigned:v1");
+    place.succeed(&["push", &unsigned]);
+    let (success, said) = copies(&unsigned, "ci");
+    assert!(!success && said.contains("no signature exists"), "{said}");
 }
 
 #[test]
