@@ -381,6 +381,47 @@ fn a_script_that_makes_something_new_each_time_is_named() {
     }
 }
 
+/// ucf keeps a digest and a copy of each configuration file that it was given, here of one that holds a
+/// secret, as those of databases' users do.
+#[test]
+fn what_ucf_knows_of_a_file_goes_with_it() {
+    let deb = Deb {
+        name: "secretive",
+        fields: "Depends: ucf\n",
+        control: &[(
+            "postinst",
+            "#!/bin/sh\nset -e\nhead -c 8 /dev/urandom | od -An -tx1 >/tmp/new\n\
+             echo usual >/tmp/usual\n\
+             for name in new usual; do ucf --three-way /tmp/$name /etc/secretive-$name; \
+             ucfr secretive /etc/secretive-$name; done\n",
+        )],
+        ..PLAIN
+    };
+    let Some(hostile) = Hostile::new(&deb) else { return };
+    let path = hostile.project.folder.join("image.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let write = |more: &str| {
+        let text = text.replace("[debian]\n", &format!("[debian]\nessential = true\n{more}"));
+        fs::write(&path, text).unwrap();
+    };
+    write("");
+    let said = hostile.fails(4, &["/etc/secretive-new", "/var/lib/ucf/hashfile"]);
+    let mend = "  remove-state = [\n    \
+                { path = \"/etc/secretive-new\", reason = \"made anew each time\" },\n  ]\n";
+    assert!(said.contains(mend), "{said}");
+    write(mend);
+    let root = hostile.world.build(&hostile.project, &[]).root();
+    for name in root.0.keys().filter(|name| name.starts_with("var/lib/ucf/")) {
+        assert!(!name.contains("secretive-new"), "{name}");
+        assert!(!root.at(name).text().contains("secretive-new"), "{name}");
+    }
+    for name in ["hashfile", "registry"] {
+        let known = root.at(&format!("var/lib/ucf/{name}")).text();
+        assert!(known.contains("/etc/secretive-usual\n"), "{name}: {known}");
+    }
+    root.at("var/lib/ucf/cache/:etc:secretive-usual");
+}
+
 /// As TeX's formats do, which heed no SOURCE_DATE_EPOCH; and its list of files is in the order of a
 /// hash table of Perl's.
 #[test]

@@ -235,6 +235,12 @@ fn configure(error: &ConfigureError) -> Option<Opinion> {
 /// Lines for image.toml, ready to be copied: all paths, unless they are very many.
 fn remove_state(paths: &[String]) -> String {
     const SHOWN: usize = 8;
+    // What ucf knows of a file goes with the file.
+    let (of_ucf, mut paths): (Vec<&String>, Vec<&String>) =
+        paths.iter().partition(|path| path.starts_with("/var/lib/ucf/"));
+    if paths.is_empty() {
+        paths = of_ucf;
+    }
     let mut hint = "if these files are state that no image may hold, write into [debian]:\n  \
                     remove-state = ["
         .to_owned();

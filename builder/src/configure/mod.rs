@@ -57,7 +57,7 @@ use crate::sandbox::{Limit, SANDBOX_VERSION, SandboxError};
 use crate::stack::{self, Clash, Diversion, Member};
 
 /// Version of the `configure` builder: rises whenever its output can change.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// The name of the file in the output `attribution`.
 const ATTRIBUTION: &str = "attribution.json";
 
