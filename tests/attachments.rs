@@ -1,8 +1,7 @@
 //! Documents and signatures beside images: attached as referrers, listed by registries that know
 //! referrers and those that do not, read by skopeo and checked by openssl.
 //!
-//! Only skopeo of another release, which checks signatures itself, comes from a mirror; the images
-//! are of local files.
+//! Only other people's clients come from a mirror; the images are of local files.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
@@ -171,18 +170,31 @@ fn documents_and_signatures_stand_beside_an_index() {
     assert_eq!(types(digest), [signature, provenance]);
 }
 
-/// The library that cosign is made of checks our signatures, by a policy as hosts of containers have
-/// it. Debian 12's skopeo is built without it, so Debian 13's comes as an image of ours.
+/// cosign itself, a policy of skopeo as hosts of containers have it, and oras, which lists what is
+/// attached. They come from Debian 13, in an image of ours.
 #[test]
-fn a_policy_of_skopeo_asks_for_our_signatures() {
+fn other_peoples_clients_know_our_signatures() {
     if !can_run(&["chroot"], true) {
         return;
     }
     let (Some(registry), Some(world)) = (Registry::start(), World::shared()) else { return };
-    let skopeo = "name = \"skopeo\"\n[debian]\nsuite = \"trixie\"\npackages = [\"skopeo\"]\n";
-    let built = world.build(&world.project("skopeo", skopeo), &[]);
+    let clients = "name = \"clients\"\n[debian]\nsuite = \"trixie\"\n\
+                   packages = [\"cosign\", \"oras\", \"skopeo\"]\n";
+    let built = world.build(&world.project("clients", clients), &[]);
     let root = world.path("root");
     image::unpack(&built.tarball, &root);
+    let run = |words: &[&str]| {
+        let mut command = Command::new("chroot");
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin")
+            .env("HOME", "/")
+            .arg(&root)
+            .args(words);
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
 
     let place = Place::new();
     place.key("other");
@@ -207,27 +219,47 @@ fn a_policy_of_skopeo_asks_for_our_signatures() {
         format!("docker:\n  {}:\n    use-sigstore-attachments: true\n", registry.host());
     fs::write(folder.join("registries.d/registry.yaml"), attachments).unwrap();
 
-    let copies = |image: &str, key: &str| {
-        let output = Command::new("chroot")
-            .arg(&root)
-            .args(["skopeo", "--policy", &format!("/policy/{key}.json")])
-            .args(["--registries.d", "/policy/registries.d"])
-            .args(["copy", "--all", "--src-tls-verify=false", "--remove-signatures"])
-            .args([&format!("docker://{image}"), &format!("dir:/policy/{key}.copy")])
-            .output()
-            .unwrap();
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    let skopeo_copies = |image: &str, key: &str| {
+        let policy = format!("/policy/{key}.json");
+        let from = format!("docker://{image}");
+        let to = format!("dir:/policy/{key}.copy");
+        let settings = ["skopeo", "--policy", &policy, "--registries.d", "/policy/registries.d"];
+        let copy = ["copy", "--all", "--src-tls-verify=false", "--remove-signatures", &from, &to];
+        run(&[&settings[..], &copy].concat())
+    };
+    let cosign_verifies = |image: &str, key: &str| {
+        let key = format!("/policy/{key}.pem");
+        let log = "--insecure-ignore-tlog=true";
+        run(&["cosign", "verify", "--key", &key, log, "--allow-insecure-registry", image])
     };
     let signed = registry.reference("team/signed:v1");
-    place.succeed(&["push", &signed, "--sign", "--signing-key", "ci.key"]);
-    let (success, said) = copies(&signed, "ci");
-    assert!(success, "{said}");
-    let (success, said) = copies(&signed, "other");
-    assert!(!success && said.contains("signature verification failed"), "{said}");
+    let attach = ["--attach", "spdx,provenance", "--sign", "--signing-key", "ci.key"];
+    place.succeed(&[&["push", &signed][..], &attach].concat());
     let unsigned = registry.reference("team/unsigned:v1");
     place.succeed(&["push", &unsigned]);
-    let (success, said) = copies(&unsigned, "ci");
+
+    let (success, said) = skopeo_copies(&signed, "ci");
+    assert!(success, "{said}");
+    let (success, said) = skopeo_copies(&signed, "other");
+    assert!(!success && said.contains("signature verification failed"), "{said}");
+    let (success, said) = skopeo_copies(&unsigned, "ci");
     assert!(!success && said.contains("no signature exists"), "{said}");
+
+    let (success, said) = cosign_verifies(&signed, "ci");
+    assert!(success && said.contains("verified against the specified public key"), "{said}");
+    let (success, said) = cosign_verifies(&signed, "other");
+    assert!(!success && said.contains("no matching signatures"), "{said}");
+    let (success, said) = cosign_verifies(&unsigned, "ci");
+    assert!(!success && said.contains("no signatures found"), "{said}");
+
+    // Each platform's documents are its own.
+    for (platform, expected) in [("linux/amd64", "application/spdx+json"), ("", "provenance")] {
+        let platform: &[&str] = if platform.is_empty() { &[] } else { &["--platform", platform] };
+        let (success, said) =
+            run(&[&["oras", "discover", "--plain-http", &signed][..], platform].concat());
+        assert!(success && said.contains(expected), "{said}");
+        assert!(said.contains("application/vnd.dev.cosign.artifact.sig.v1+json"), "{said}");
+    }
 }
 
 #[test]
