@@ -169,7 +169,8 @@ impl FinishScript<'_> {
         let exists = |path: &TreePath| listings.iter().any(|listing| listing.find(path).is_some());
         let is_kept = |entry: &Entry| match entry.deleted_path() {
             Some(gone) => exists(&gone),
-            None => self.table.matches(entry).is_none(),
+            // A secret that changes is found by the second run, and one that does not was given.
+            None => self.table.matching(entry).all(|rule| self.table.rule(rule).secret.is_some()),
         };
         let mut parents: BTreeSet<TreePath> = BTreeSet::new();
         for item in scan.entries() {

@@ -567,7 +567,7 @@ impl Builder<'_> {
         }
         self.store.read_tree(&stage.out, |entry, content| {
             let is_searched = matches!(entry.kind, Kind::File { size } if size <= 1 << 20)
-                && !private_keys::is_documentation(entry.path.as_str());
+                && !private_keys::is_public(entry.path.as_str());
             if !is_searched {
                 return Ok(());
             }
@@ -864,6 +864,7 @@ fn state_table(image: &spec::Image) -> StateTable {
         first_run: None,
         keep_directories: false,
         empty: false,
+        secret: None,
         with_all_below: true,
     });
     StateTable::with_rules(more)

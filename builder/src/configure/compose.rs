@@ -1,18 +1,16 @@
 //! Putting together what configuration changed, from the differences of each sandbox root.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use drystone_store::digest::FileHash;
 use drystone_store::listing::{Listing, ListingEntry};
-use drystone_store::tree::{Entry, Kind, SpoolError, TreePath, TreeSpool};
+use drystone_store::tree::{Entry, Kind, TreePath, TreeSpool};
 
 use super::ConfigureError;
+use super::leave_out::leave_out;
 use super::state::StateTable;
 use crate::sandbox::Scan;
-
-/// Where ucf, which looks after configuration files that scripts write, keeps its database.
-const UCF: &str = "var/lib/ucf/";
 
 /// The difference in the making.
 pub struct Composition {
@@ -109,74 +107,6 @@ impl Composition {
         Ok(())
     }
 
-    /// What only speaks of a removed file goes with it.
-    fn remove_traces(&mut self, removed: &mut Vec<(TreePath, usize)>) -> Result<(), SpoolError> {
-        self.remove_dangling(removed);
-        self.forget_in_ucf(removed)
-    }
-
-    /// ucf keeps the digest, the package and for merging a copy of each file that it was given. Of
-    /// a removed file they would tell, or hold, what the image must not have.
-    fn forget_in_ucf(&mut self, removed: &mut Vec<(TreePath, usize)>) -> Result<(), SpoolError> {
-        let gone: HashMap<String, usize> =
-            removed.iter().map(|(path, rule)| (format!("/{path}"), *rule)).collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let files: Vec<Entry> = self
-            .spool
-            .entries()
-            .filter(|entry| matches!(entry.kind, Kind::File { .. }))
-            .filter(|entry| entry.path.as_str().starts_with(UCF))
-            .cloned()
-            .collect();
-        for entry in files {
-            let name = &entry.path.as_str()[UCF.len()..];
-            if let Some(copy) = name.strip_prefix("cache/") {
-                if let Some(rule) = gone.get(&copy.replace(':', "/")) {
-                    self.spool.remove(&entry.path);
-                    removed.push((entry.path, *rule));
-                }
-                continue;
-            }
-            // Lines of `hashfile`, `registry` and their older versions end with a path.
-            let Some(before) = self.spool.content(&entry.path)? else { continue };
-            let names_none = |line: &&[u8]| {
-                let path = line.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next();
-                let path = path.and_then(|path| std::str::from_utf8(path).ok());
-                path.is_none_or(|path| !gone.contains_key(path))
-            };
-            let after = before.split_inclusive(|&byte| byte == b'\n').filter(names_none);
-            let after = after.collect::<Vec<_>>().concat();
-            if after.len() < before.len() {
-                let size = after.len() as u64;
-                let entry = Entry { kind: Kind::File { size }, ..entry };
-                self.spool.replace(entry, &mut after.as_slice())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Links beside a removed file that only name it go with it (hashes of certificates).
-    fn remove_dangling(&mut self, removed: &mut Vec<(TreePath, usize)>) {
-        let gone: HashMap<TreePath, usize> = removed.iter().cloned().collect();
-        let dangling: Vec<(TreePath, usize)> = self
-            .spool
-            .entries()
-            .filter_map(|entry| match &entry.kind {
-                Kind::Symlink { target } if !target.contains('/') => {
-                    let rule = gone.get(&entry.path.with_name(target).ok()?)?;
-                    Some((entry.path.clone(), *rule))
-                }
-                _ => None,
-            })
-            .collect();
-        for (path, rule) in dangling {
-            self.spool.remove(&path);
-            removed.push((path, rule));
-        }
-    }
-
     /// Files that were out of the way for more than one root, and are back as they were unpacked,
     /// are no change.
     fn remove_unchanged(&mut self) -> Result<(), ConfigureError> {
@@ -217,20 +147,7 @@ impl Composition {
         table: &StateTable,
     ) -> Result<(TreeSpool, Vec<(TreePath, usize)>), ConfigureError> {
         self.remove_unchanged()?;
-        let mut removed = Vec::new();
-        let entries: Vec<Entry> =
-            self.spool.entries().filter(|entry| entry.kind != Kind::Deletion).cloned().collect();
-        for entry in entries {
-            let Some(rule) = table.matches(&entry) else { continue };
-            if table.rule(rule).empty {
-                let empty = Entry::file(entry.path.clone(), 0o644, 0);
-                self.spool.replace(empty, &mut std::io::empty())?;
-            } else {
-                self.spool.remove(&entry.path);
-            }
-            removed.push((entry.path, rule));
-        }
-        self.remove_traces(&mut removed)?;
+        let removed = leave_out(&mut self.spool, table)?;
         // Children come after parents, so going backwards prunes whole branches.
         let left: Vec<TreePath> = self.spool.entries().map(|entry| entry.path.clone()).collect();
         let mut needed: HashSet<TreePath> = HashSet::new();

@@ -21,6 +21,7 @@ mod database;
 mod driver;
 mod ids;
 mod information;
+mod leave_out;
 mod order;
 mod package;
 mod queue;

@@ -25,6 +25,10 @@ pub struct StateRule {
     /// The file stays, without its content.
     #[serde(default)]
     pub empty: bool,
+    /// Only files that hold a secret go, which stands after this text up to the end of its quotes or
+    /// line; and so does every other file that holds the same secret.
+    #[serde(default)]
+    pub secret: Option<String>,
     /// What lies below a path that matches goes too; the shipped table spells that out.
     #[serde(skip)]
     pub with_all_below: bool,
@@ -60,11 +64,13 @@ impl StateTable {
         Self { rules: table.remove.into_iter().chain(more).collect() }
     }
 
-    /// The number of the first rule that applies to an entry.
-    pub fn matches(&self, entry: &Entry) -> Option<usize> {
+    /// The numbers of the rules whose pattern an entry matches, the first that decides first.
+    pub fn matching(&self, entry: &Entry) -> impl Iterator<Item = usize> {
         let parts: Vec<&str> = entry.path.components().collect();
-        self.rules.iter().position(|rule| {
-            rule.applies_to(&parts) && !(rule.keep_directories && entry.kind == Kind::Directory)
+        let is_directory = entry.kind == Kind::Directory;
+        self.rules.iter().enumerate().filter_map(move |(number, rule)| {
+            let is_spared = rule.keep_directories && is_directory;
+            (rule.applies_to(&parts) && !is_spared).then_some(number)
         })
     }
 
@@ -80,7 +86,9 @@ impl StateTable {
             .iter()
             .map(|rule| {
                 let below = if rule.with_all_below { " below" } else { "" };
-                format!("{} {} {}{below}\n", rule.path, rule.keep_directories, rule.empty)
+                let secret = rule.secret.as_ref().map(|mark| format!(" secret {mark}"));
+                let secret = secret.unwrap_or_default();
+                format!("{} {} {}{below}{secret}\n", rule.path, rule.keep_directories, rule.empty)
             })
             .collect();
         FileHash::of(text.as_bytes()).to_string()
@@ -121,8 +129,8 @@ mod tests {
         let table = StateTable::with_rules([]);
         assert!(table.rules.iter().all(|rule| !rule.reason.is_empty()));
         let path = |text: &str| drystone_store::tree::TreePath::new(text).unwrap();
-        let hit = |text: &str| table.matches(&Entry::file(path(text), 0o644, 1)).is_some();
-        assert!(table.matches(&Entry::directory(path("run/php"))).is_none());
+        let hit = |text: &str| table.matching(&Entry::file(path(text), 0o644, 1)).next().is_some();
+        assert!(table.matching(&Entry::directory(path("run/php"))).next().is_none());
         assert!(hit("run/php/pid"));
         assert!(hit("etc/ssh/ssh_host_rsa_key.pub"));
         assert!(hit("var/lib/postgresql/15/main/base/1/112"));
@@ -138,11 +146,12 @@ mod tests {
             first_run: None,
             keep_directories: false,
             empty: false,
+            secret: None,
             with_all_below: true,
         };
         let table = StateTable::with_rules([rule]);
         let path = |text: &str| drystone_store::tree::TreePath::new(text).unwrap();
-        let hit = |text: &str| table.matches(&Entry::file(path(text), 0o644, 1)).is_some();
+        let hit = |text: &str| table.matching(&Entry::file(path(text), 0o644, 1)).next().is_some();
         assert!(hit("var/lib/thing") && hit("var/lib/thing-2/a/b"));
         assert!(!hit("var/lib/other/thing") && !hit("var/lib"));
         assert_ne!(table.digest(), StateTable::with_rules([]).digest());
