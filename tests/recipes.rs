@@ -112,6 +112,7 @@ script = '''
 {
     echo "$(id -u):$(id -g) $HOME $(pwd) $(umask) $SOURCE_DATE_EPOCH $GREETING"
     echo "$out $main $extra $(hostname) $TZ"
+    getent hosts localhost | tr -s ' '; perl -MSocket -e 'print inet_ntoa(inet_aton("localhost")), "\n"'
     cat text
     env | cut -d= -f1 | sort | tr '\n' ' '; echo
     find / -xdev \( -not -user 0 -o -not -group 0 -o -perm /6000 \) -not -path '/build*' -not -path '/out*' -not -path '/tmp*' -not -path '/proc*' -not -path '/dev*' | head
@@ -137,7 +138,8 @@ recipes = ["probe:extra"]
     let seen = root.at("opt/seen");
     assert_eq!((seen.uid, seen.mode), (7, 0o600));
     let expected = "1000:1000 /build /build/source 0022 315532800 hello\n\
-        /out/main /out/main /out/extra localhost UTC\ntwo\n\
+        /out/main /out/main /out/extra localhost UTC\n\
+        ::1 localhost\n127.0.0.1\ntwo\n\
         FORCE_SOURCE_DATE GREETING HOME LC_ALL PATH PWD SOURCE_DATE_EPOCH TZ USER _ extra main out \n";
     // The shell itself may set OLDPWD and the like; nothing else may be there.
     assert_eq!(

@@ -356,7 +356,7 @@ fn add(
 
 fn refuse_key(entry: &Entry, bytes: &[u8]) -> Result<(), BuildError> {
     match private_keys::detect(bytes) {
-        Some(kind) if !private_keys::is_documentation(entry.path.as_str()) => {
+        Some(kind) if !private_keys::is_public(entry.path.as_str()) => {
             Err(BuildError::PrivateKey {
                 path: entry.path.clone(),
                 kind: kind.to_string(),

@@ -3,7 +3,8 @@
 //! Checked are the outputs of `configure` (package scripts make host keys, snakeoil certificates,
 //! keystores) and of `files` (a key lies beside the sources). Packages' own data is not checked:
 //! it is public, and full of keys that are no secrets (test certificates of Python's standard
-//! library, examples of OpenSSL). Documentation that scripts copy is passed over by path.
+//! library, examples of OpenSSL). Documentation and libraries that scripts and recipes copy, or compile,
+//! are passed over by path.
 //!
 //! A key is only what decodes as one: a PEM block needs its END line and a body of base64 with
 //! the right structure inside, so text that merely talks about keys does not count. Formats:
@@ -56,10 +57,14 @@ impl std::fmt::Display for PrivateKey {
 /// Paths below these hold documentation: keys there are examples.
 const DOCUMENTATION: [&str; 4] =
     ["usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/doc-base/"];
+/// Folders of these names hold other people's libraries, as they are published or compiled from that:
+/// keys there belong to their tests.
+const LIBRARIES: [&str; 4] = ["dist-packages", "site-packages", "node_modules", "gems"];
 
-/// Whether a file at `path` (relative to the root) need not be checked.
-pub fn is_documentation(path: &str) -> bool {
+/// Whether what stands at `path` (relative to the root) is public, so that keys there are no secrets.
+pub fn is_public(path: &str) -> bool {
     DOCUMENTATION.iter().any(|directory| path.starts_with(directory))
+        || path.split('/').rev().skip(1).any(|name| LIBRARIES.contains(&name))
 }
 
 /// The private key in a file's content, if there is one.

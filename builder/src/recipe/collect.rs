@@ -89,7 +89,7 @@ impl Collected<'_> {
 
     fn refuse_key(&self, entry: &Entry, bytes: &[u8]) -> Result<(), RecipeError> {
         match private_keys::detect(bytes) {
-            Some(kind) if !private_keys::is_documentation(entry.path.as_str()) => {
+            Some(kind) if !private_keys::is_public(entry.path.as_str()) => {
                 Err(RecipeError::PrivateKey {
                     recipe: self.recipe.to_owned(),
                     output: self.output.to_owned(),

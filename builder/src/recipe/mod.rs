@@ -34,7 +34,7 @@ pub use run::{Job, Made, Tools, Workbench};
 pub use source::{LocalSource, SourceError, Sources, read_source};
 
 /// Version of the `recipe` builder: rises whenever its output can change.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The user and group that scripts run as.
 pub const BUILDER_ID: u32 = 1000;
 /// Where the source stands, and where the script starts.

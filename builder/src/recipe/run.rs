@@ -333,6 +333,14 @@ impl Job<'_> {
                 root.write_file(path, &text, 0o644, (0, 0))?;
             }
         }
+        // Tests of programs listen on localhost, and there is nobody to ask who that is.
+        if root.look("etc/hosts")?.is_none() {
+            let mut names = vec!["localhost"];
+            names.extend(Some(&*request.hostname).filter(|name| *name != "localhost"));
+            let lines =
+                ["127.0.0.1", "::1"].map(|address| format!("{address} {}\n", names.join(" ")));
+            root.write_file("etc/hosts", lines.concat().as_bytes(), 0o644, (0, 0))?;
+        }
         // Libraries of other recipes are found as those of packages are.
         if self.from_recipes > 0 && root.look("usr/sbin/ldconfig")?.is_some() {
             root.execute(&Command::new(["/sbin/ldconfig", "-X"]), None)?;

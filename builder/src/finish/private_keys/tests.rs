@@ -235,8 +235,11 @@ fn talk_about_keys_is_no_key() {
     ] {
         assert_eq!(detect(text.as_bytes()), None, "{text}");
     }
-    assert!(is_documentation("usr/share/doc/openssl/key.pem"));
-    assert!(!is_documentation("etc/ssl/private/snakeoil.key"));
+    assert!(is_public("usr/share/doc/openssl/key.pem"));
+    assert!(is_public("usr/lib/python3/dist-packages/x/__pycache__/test_key.cpython-311.pyc"));
+    assert!(is_public("srv/app/node_modules/tls/test/key.pem"));
+    assert!(!is_public("etc/ssl/private/snakeoil.key"));
+    assert!(!is_public("srv/gems"), "a file of that name is none of a library");
 }
 
 proptest! {
@@ -263,7 +266,7 @@ fn finds_nothing_in_given_roots() {
         for entry in walkdir::WalkDir::new(&root) {
             let entry = entry.unwrap();
             let path = entry.path().strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-            if entry.file_type().is_file() && !is_documentation(&path) {
+            if entry.file_type().is_file() && !is_public(&path) {
                 let found = detect(&fs::read(entry.path()).unwrap());
                 assert_eq!(found, None, "{path}");
             }
