@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
@@ -233,14 +233,15 @@ pub fn unpack(tarball: &Path, folder: &Path) {
         archive.set_preserve_permissions(true);
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
-            let path = folder.join(entry.path().unwrap());
+            // A slash at the end would follow a link.
+            let path: PathBuf = folder.join(entry.path().unwrap()).components().collect();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             match name.strip_prefix(".wh.") {
                 None => {
-                    // What is no directory replaces one with all below it.
-                    let replaces = entry.header().entry_type() != EntryType::Directory
-                        && path.symlink_metadata().is_ok_and(|found| found.is_dir());
-                    if replaces {
+                    // What is no directory replaces one with all below it, and the reverse.
+                    let is_directory = entry.header().entry_type() == EntryType::Directory;
+                    let differs = |found: std::fs::Metadata| found.is_dir() != is_directory;
+                    if path.symlink_metadata().is_ok_and(differs) {
                         remove(&path);
                     }
                     entry.unpack_in(folder).unwrap();

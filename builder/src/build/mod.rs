@@ -689,9 +689,15 @@ impl Builder<'_> {
         let mut spool = self.store.spool();
         for part in parts {
             self.store.read_tree(part, |entry: &Entry, content: &mut dyn Read| {
-                match entry.kind {
+                let there = spool.entry(&entry.path).map(|it| it.kind == Kind::Directory);
+                match (&entry.kind, there) {
                     // The first package that has a directory decides, as when it is unpacked.
-                    Kind::Directory => spool.add_empty(entry.clone())?,
+                    (Kind::Directory, Some(true)) => {}
+                    // A link hides a directory of a tree below, with all in it.
+                    (_, Some(true)) => {
+                        spool.remove_below(&entry.path);
+                        spool.replace(entry.clone(), content)?;
+                    }
                     _ => spool.replace(entry.clone(), content)?,
                 }
                 Ok::<(), BuildError>(())

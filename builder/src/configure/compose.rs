@@ -73,7 +73,7 @@ impl Composition {
                 self.add_directory(entry, item.unchanged)?;
                 continue;
             }
-            self.remove_below(&path);
+            self.spool.remove_below(&path);
             match entry.kind {
                 Kind::File { .. } => self.spool.replace(entry, &mut scan.open(index)?)?,
                 _ => self.spool.replace(entry, &mut std::io::empty())?,
@@ -99,7 +99,7 @@ impl Composition {
 
     fn delete(&mut self, gone: &TreePath, deletion: Entry) -> Result<(), ConfigureError> {
         self.spool.remove(gone);
-        self.remove_below(gone);
+        self.spool.remove_below(gone);
         // Only what is below needs a deletion when it goes.
         if self.below(gone).is_some() {
             self.spool.replace(deletion, &mut std::io::empty())?;
@@ -124,20 +124,6 @@ impl Composition {
             }
         }
         Ok(())
-    }
-
-    fn remove_below(&mut self, path: &TreePath) {
-        let below: Vec<TreePath> = self
-            .spool
-            .entries()
-            .map(|entry| &entry.path)
-            .skip_while(|other| *other <= path)
-            .take_while(|other| other.starts_with(path))
-            .cloned()
-            .collect();
-        for path in below {
-            self.spool.remove(&path);
-        }
     }
 
     /// Ends the difference: state and leftovers go by the table, and so do parents that nothing

@@ -8,7 +8,8 @@
 //!   of Debian policy 7.6), and only what dpkg would refuse is a clash;
 //! - a directory has the metadata of the package that was unpacked first;
 //! - a diverted path is moved, except for the package that diverts (dpkg-divert(1));
-//! - a directory over another tree's symbolic link means the link's target, as dpkg follows it.
+//! - where one tree has a symbolic link and another a directory, a link that was there first stays
+//!   if it leads to a directory, and what is below goes there; else the directory stays.
 
 mod diversion;
 
@@ -66,15 +67,18 @@ pub fn corrections(
     }
     let mut state =
         State { members, diversions, replaces, found: BTreeMap::new(), clashes: Vec::new() };
-    let mut links: Vec<(TreePath, String)> = Vec::new();
+    let mut kept: Vec<(TreePath, Kept)> = Vec::new();
     for (path, claims) in &claims {
         if claims.len() > 1 || diversions.iter().any(|rule| rule.from == **path) {
-            state.resolve(path, claims, &mut links);
+            kept.extend(state.resolve(path, claims));
         }
     }
-    links.sort();
-    for (path, target) in &links {
-        state.move_below_link(path, target);
+    kept.sort();
+    for (path, what) in &kept {
+        match what {
+            Kept::Link(target) => state.move_below_link(path, target),
+            Kept::Directory => state.restore_directory(path),
+        }
     }
     match state.clashes.is_empty() {
         true => Ok(state.found.into_values().collect()),
@@ -83,6 +87,13 @@ pub fn corrections(
             Err(state.clashes)
         }
     }
+}
+
+/// What stays where one tree has a symbolic link and another a directory.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Kept {
+    Link(String),
+    Directory,
 }
 
 struct State<'a> {
@@ -112,15 +123,12 @@ impl State<'_> {
         self.found.insert(to, Correction { entry, content });
     }
 
-    fn resolve(
-        &mut self,
-        path: &TreePath,
-        claims: &[Claim<'_>],
-        links: &mut Vec<(TreePath, String)>,
-    ) {
+    /// Settles a path; what stays where a link and a directory meet, for that concerns what is below.
+    fn resolve(&mut self, path: &TreePath, claims: &[Claim<'_>]) -> Option<(TreePath, Kept)> {
         let directories = claims.iter().filter(|claim| is_directory(claim)).count();
         if directories == claims.len() {
-            return self.resolve_directory(path, claims);
+            self.resolve_directory(path, claims);
+            return None;
         }
         if directories > 0 {
             let link = claims.iter().find_map(|(_, item)| match &item.entry.kind {
@@ -128,11 +136,20 @@ impl State<'_> {
                 _ => None,
             });
             if let Some(target) = link {
-                links.push((path.clone(), target));
-                return;
+                let before = claims.iter().position(is_directory).map_or(0, |at| claims[at].0);
+                let leads_somewhere = || {
+                    let target = resolve_link(path, &target);
+                    target.is_some_and(|it| has_directory(&self.members[..before], &it))
+                };
+                let kept = match !is_directory(&claims[0]) && leads_somewhere() {
+                    true => Kept::Link(target),
+                    false => Kept::Directory,
+                };
+                return Some((path.clone(), kept));
             }
         }
         self.resolve_file(path, claims);
+        None
     }
 
     fn resolve_directory(&mut self, path: &TreePath, claims: &[Claim<'_>]) {
@@ -211,6 +228,31 @@ impl State<'_> {
             }
         }
     }
+
+    /// One tree has a directory, and another a symbolic link, which may hide it: the directory stays
+    /// with all that the trees have below it.
+    fn restore_directory(&mut self, path: &TreePath) {
+        let members = self.members;
+        for (number, member) in members.iter().enumerate() {
+            let is_directory = |item: &ListingEntry| item.entry.kind == Kind::Directory;
+            if !member.listing.find(path).is_some_and(is_directory) {
+                continue;
+            }
+            for item in member.listing.entries() {
+                let at = &item.entry.path;
+                let is_gone =
+                    Entry::deletion(at).is_ok_and(|gone| self.found.contains_key(&gone.path));
+                if at.starts_with(path) && !self.found.contains_key(at) && !is_gone {
+                    self.put(at.clone(), (number, item));
+                }
+            }
+        }
+    }
+}
+
+fn has_directory(members: &[Member<'_>], path: &TreePath) -> bool {
+    let found = members.iter().filter_map(|member| member.listing.find(path));
+    found.map(|item| &item.entry.kind).any(|kind| *kind == Kind::Directory)
 }
 
 fn is_directory((_, item): &Claim<'_>) -> bool {
@@ -332,7 +374,22 @@ mod tests {
     fn a_directory_over_a_symlink_moves_to_its_target() {
         let base = listing(&[("run", "d 755"), ("var", "d 755"), ("var/run", "l /run")]);
         let other = listing(&[("var", "d 755"), ("var/run", "d 755"), ("var/run/x", "x")]);
-        let found = found(&[("base", &base), ("other", &other)], &[], &[]);
-        assert_eq!(found.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
+        let through = found(&[("base", &base), ("other", &other)], &[], &[]);
+        assert_eq!(through.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
+        // To dpkg a link that leads nowhere is no directory.
+        let dangling = listing(&[("var", "d 755"), ("var/run", "l /run")]);
+        let replaced = found(&[("dangling", &dangling), ("other", &other)], &[], &[]);
+        assert_eq!(replaced.unwrap(), [("var/run".into(), None), ("var/run/x".into(), Some(1))]);
+    }
+
+    #[test]
+    fn a_symlink_over_a_directory_is_left_out() {
+        let first = listing(&[("lib", "d 755"), ("lib/x", "d 750"), ("lib/x/y", "y")]);
+        let link = listing(&[("lib", "d 755"), ("lib/x", "l ../z"), ("z", "d 755")]);
+        let third = listing(&[("lib", "d 755"), ("lib/x", "d 755"), ("lib/x/w", "w")]);
+        let found = found(&[("first", &first), ("link", &link), ("third", &third)], &[], &[]);
+        let expected =
+            [("lib/x".into(), None), ("lib/x/w".into(), Some(2)), ("lib/x/y".into(), Some(0))];
+        assert_eq!(found.unwrap(), expected);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Bound;
 use std::path::Path;
 
 use tempfile::SpooledTempFile;
@@ -111,6 +112,17 @@ impl TreeSpool {
     /// Drops the entry at `path`; whether there was one.
     pub fn remove(&mut self, path: &TreePath) -> bool {
         self.entries.remove(path).is_some()
+    }
+
+    /// Drops all entries below `path`, and not that itself.
+    pub fn remove_below(&mut self, path: &TreePath) {
+        let after = (Bound::Excluded(path), Bound::Unbounded);
+        let below = self.entries.range(after).map(|(other, _)| other);
+        let below: Vec<TreePath> =
+            below.take_while(|other| other.starts_with(path)).cloned().collect();
+        for path in below {
+            self.entries.remove(&path);
+        }
     }
 
     /// Takes an entry that has no content.
