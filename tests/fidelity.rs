@@ -467,6 +467,27 @@ const ODD: &[Deb<'_>] = &[
         ],
         ..NOTHING
     },
+    // A link and a directory at one path, either one first, and against the alphabet.
+    Deb { name: "odd-place-z", files: &[("usr/share/odd-a/x", "x\n")], ..NOTHING },
+    Deb {
+        name: "odd-place-b",
+        fields: "Pre-Depends: odd-place-z\n",
+        files: &[("usr/share/odd-a", "-> odd-b"), ("usr/share/odd-b/y", "y\n")],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-place-c",
+        fields: "Pre-Depends: odd-place-b\n",
+        files: &[("usr/share/odd-a/z", "z\n"), ("usr/share/odd-c", "-> odd-b")],
+        ..NOTHING
+    },
+    Deb {
+        name: "odd-place-d",
+        fields: "Pre-Depends: odd-place-c\n",
+        files: &[("usr/share/odd-c/w/v", "w\n")],
+        control: &[("postinst", noting!("ls -R /usr/share/odd-[abc] >>/var/lib/odd-log\n"))],
+        ..NOTHING
+    },
 ];
 
 const NOTHING: Deb<'_> = Deb { name: "", version: "1", fields: "", files: &[], control: &[] };

@@ -1,7 +1,7 @@
 //! Packages made by a test, in a repository signed with a key of its own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +22,8 @@ pub struct Deb<'a> {
     pub version: &'a str,
     /// Further lines of the control file.
     pub fields: &'a str,
-    /// Paths without leading slash; a content that starts with `#!` makes an executable file.
+    /// Paths without leading slash; a content that starts with `#!` makes an executable file, one
+    /// that starts with `-> ` a link to what follows.
     pub files: &'a [(&'a str, &'a str)],
     /// `preinst`, `postinst`, `conffiles`, `triggers`… and their texts.
     pub control: &'a [(&'a str, &'a str)],
@@ -100,9 +101,13 @@ impl Repository {
 
 fn write(path: &Path, content: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-    let mode = if content.starts_with("#!") { 0o755 } else { 0o644 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    if let Some(target) = content.strip_prefix("-> ") {
+        symlink(target, path).unwrap();
+    } else {
+        fs::write(path, content).unwrap();
+        let mode = if content.starts_with("#!") { 0o755 } else { 0o644 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
     // Folders too: whatever the umask, dpkg-deb asks for 0755 on DEBIAN.
     let folder = path.parent().unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();

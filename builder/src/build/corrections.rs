@@ -12,22 +12,20 @@ use super::BuildError;
 use crate::configure::{self, Package};
 use crate::stack::Diversion;
 
-/// Adds what corrects the stacked trees of `packages` to `spool`; whether there is anything to
-/// correct. Configuration stands above packages, so what it changed is not corrected back.
+/// Adds what corrects the stacked trees of `packages`, in the order of unpacking, to `spool`; whether
+/// there is anything to correct. Configuration stands above packages, so what it changed is not corrected back.
 pub fn add(
     store: &Store,
-    packages: &[Package],
+    packages: &[&Package],
     diversions: &[Diversion],
     configured: &[Output],
     spool: &mut TreeSpool,
 ) -> Result<bool, BuildError> {
-    let packages: Vec<&Package> = packages.iter().collect();
     let data: Vec<&Output> = packages.iter().map(|package| &package.data).collect();
     let listings = super::listings(store, &data)?;
     let listings: Vec<&Listing> = listings.iter().map(AsRef::as_ref).collect();
     let compression = Compression::Store1;
-    let found =
-        configure::add_corrections(store, compression, &packages, &listings, diversions, 0)?;
+    let found = configure::add_corrections(store, compression, packages, &listings, diversions, 0)?;
     let Some(found) = found else { return Ok(false) };
     let mut changed: BTreeSet<TreePath> = BTreeSet::new();
     for output in configured {

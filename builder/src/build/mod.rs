@@ -34,7 +34,7 @@ mod system_texts;
 mod view;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -202,6 +202,19 @@ impl PlatformWork {
 
     fn package_names(&self) -> BTreeSet<&str> {
         self.packages.iter().map(|package| package.name.as_str()).collect()
+    }
+
+    /// The image's packages in the order in which dpkg unpacks them.
+    fn unpacked(&self) -> Vec<&Package> {
+        let Some(stage) = self.stages.last() else {
+            let order = configure::dependency_order(&self.packages, true);
+            return order.into_iter().map(|number| &self.packages[number]).collect();
+        };
+        let names = stage.packages.iter().map(|package| package.name.as_str());
+        let places: HashMap<&str, usize> = names.zip(0..).collect();
+        let mut packages: Vec<&Package> = self.packages.iter().collect();
+        packages.sort_by_key(|package| places.get(package.name.as_str()));
+        packages
     }
 
     fn account_lines(&self) -> impl Iterator<Item = (&String, &AccountLines)> {

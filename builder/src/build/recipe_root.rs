@@ -122,7 +122,8 @@ impl Builder<'_> {
         let texts = SystemTexts::stacked(texts.collect::<Result<Vec<_>, _>>()?);
         let diversions = texts.all_diversions();
         let mut spool = self.store.spool();
-        if !corrections::add(self.store, &last.packages, &diversions, &outs, &mut spool)? {
+        let packages: Vec<_> = last.packages.iter().collect();
+        if !corrections::add(self.store, &packages, &diversions, &outs, &mut spool)? {
             return Ok(None);
         }
         Ok(Some(self.store.add_tree("corrections", Compression::Store1, &mut spool)?))

@@ -24,7 +24,7 @@ use crate::spec;
 use crate::stack::Diversion;
 
 /// Version of the `finish` builder: rises whenever its output can change.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Version of the `interpreters` builder: rises whenever its output can change.
 const INTERPRETERS_VERSION: u32 = 2;
 /// The one file of its tree: a line for each interpreter that is missing.
@@ -134,10 +134,13 @@ impl System<'_> {
             .collect();
         let controls: Vec<String> =
             work.packages.iter().map(|package| package.control.path.hash().to_string()).collect();
+        let unpacked: Vec<&str> =
+            work.unpacked().into_iter().map(|package| package.name.as_str()).collect();
         let texts = self.accounts()?.to_texts();
         let mut derivation = Derivation::new("finish", VERSION)
             .with_inputs(trees)
             .with_arg("controls", controls)
+            .with_arg("unpacked", unpacked)
             .with_arg("essential", work.is_essential)
             .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow])
             .with_arg("diversions", diversion_texts(&work.diversions));
@@ -236,7 +239,7 @@ impl System<'_> {
         let mut spool = self.store.spool();
         corrections::add(
             self.store,
-            &work.packages,
+            &work.unpacked(),
             &work.diversions,
             &work.configured,
             &mut spool,

@@ -8,8 +8,9 @@
 //!   of Debian policy 7.6), and only what dpkg would refuse is a clash;
 //! - a directory has the metadata of the package that was unpacked first;
 //! - a diverted path is moved, except for the package that diverts (dpkg-divert(1));
-//! - where one tree has a symbolic link and another a directory, a link that was there first stays
-//!   if it leads to a directory, and what is below goes there; else the directory stays.
+//! - where one tree has a symbolic link and another a directory, what was unpacked first stays: a
+//!   directory over a link means the link's target, which must be a directory, and a link over a
+//!   directory nothing.
 
 mod diversion;
 
@@ -136,15 +137,19 @@ impl State<'_> {
                 _ => None,
             });
             if let Some(target) = link {
-                let before = claims.iter().position(is_directory).map_or(0, |at| claims[at].0);
+                let first = claims[0];
+                let directory = claims.iter().find(|claim| is_directory(claim))?;
                 let leads_somewhere = || {
                     let target = resolve_link(path, &target);
-                    target.is_some_and(|it| has_directory(&self.members[..before], &it))
+                    target.is_some_and(|it| has_directory(&self.members[..directory.0], &it))
                 };
-                let kept = match !is_directory(&claims[0]) && leads_somewhere() {
-                    true => Kept::Link(target),
-                    false => Kept::Directory,
+                let kept = match is_directory(&first) {
+                    false if leads_somewhere() => Kept::Link(target),
+                    _ => Kept::Directory,
                 };
+                if kept == Kept::Directory && !is_directory(&first) {
+                    self.winner(path, &[first, *directory]);
+                }
                 return Some((path.clone(), kept));
             }
         }
@@ -378,8 +383,11 @@ mod tests {
         assert_eq!(through.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
         // To dpkg a link that leads nowhere is no directory.
         let dangling = listing(&[("var", "d 755"), ("var/run", "l /run")]);
-        let replaced = found(&[("dangling", &dangling), ("other", &other)], &[], &[]);
-        assert_eq!(replaced.unwrap(), [("var/run".into(), None), ("var/run/x".into(), Some(1))]);
+        let members = [("dangling", &dangling), ("other", &other)];
+        let refused = found(&members, &[], &[]).unwrap_err();
+        assert_eq!(refused[0].path.as_str(), "var/run");
+        let replaced = found(&members, &[], &[(1, 0)]).unwrap();
+        assert_eq!(replaced, [("var/run".into(), None), ("var/run/x".into(), Some(1))]);
     }
 
     #[test]
