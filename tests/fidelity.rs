@@ -53,6 +53,8 @@ sets! {
     systemd: "bookworm", "systemd-sysv,dbus,rsyslog,logrotate,cron", Long;
     samba: "bookworm", "samba", Long;
     recommends: "bookworm", "nginx-light,cron", Long, recommends;
+    dokuwiki: "bookworm", "dokuwiki", Long;
+    phpmyadmin: "bookworm", "phpmyadmin", Long;
 }
 
 /// Any set, for those who want to know before they rely on it.
