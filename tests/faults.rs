@@ -263,7 +263,7 @@ impl Hostile {
         // Only scripts need the Essential set; a store without it is verified in an instant.
         let world = match deb.control {
             [] => World::fresh()?,
-            _ => World::shared()?,
+            _ => World::shared_by("faults")?,
         };
         let repository = Repository::new(&world.path("repository"))?;
         repository.add(deb);

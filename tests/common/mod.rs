@@ -107,6 +107,11 @@ impl World {
         Self::with_store(kept().join("store"))
     }
 
+    /// With a store that these tests share: one that is verified often should hold little.
+    pub fn shared_by(tests: &str) -> Option<Self> {
+        Self::with_store(kept().join("store-of").join(tests))
+    }
+
     /// With an empty store.
     pub fn fresh() -> Option<Self> {
         let mut world = Self::with_store(PathBuf::new())?;
