@@ -13,7 +13,8 @@ use crate::configure::{self, Package};
 use crate::stack::Diversion;
 
 /// Adds what corrects the stacked trees of `packages`, in the order of unpacking, to `spool`; whether
-/// there is anything to correct. Configuration stands above packages, so what it changed is not corrected back.
+/// there is anything to correct. Configuration stands above packages, so what it changed is not
+/// corrected back.
 pub fn add(
     store: &Store,
     packages: &[&Package],

@@ -9,8 +9,8 @@
 //! - a directory has the metadata of the package that was unpacked first;
 //! - a diverted path is moved, except for the package that diverts (dpkg-divert(1));
 //! - where one tree has a symbolic link and another a directory, what was unpacked first stays: a
-//!   directory over a link means the link's target, which must be a directory, and a link over a
-//!   directory nothing.
+//!   directory over a link means the link's target (dpkg refuses one that leads nowhere, but scripts
+//!   may have made the target), and a link over a directory nothing.
 
 mod diversion;
 
@@ -137,19 +137,10 @@ impl State<'_> {
                 _ => None,
             });
             if let Some(target) = link {
-                let first = claims[0];
-                let directory = claims.iter().find(|claim| is_directory(claim))?;
-                let leads_somewhere = || {
-                    let target = resolve_link(path, &target);
-                    target.is_some_and(|it| has_directory(&self.members[..directory.0], &it))
+                let kept = match claims.first().is_some_and(is_directory) {
+                    true => Kept::Directory,
+                    false => Kept::Link(target),
                 };
-                let kept = match is_directory(&first) {
-                    false if leads_somewhere() => Kept::Link(target),
-                    _ => Kept::Directory,
-                };
-                if kept == Kept::Directory && !is_directory(&first) {
-                    self.winner(path, &[first, *directory]);
-                }
                 return Some((path.clone(), kept));
             }
         }
@@ -243,21 +234,17 @@ impl State<'_> {
             if !member.listing.find(path).is_some_and(is_directory) {
                 continue;
             }
-            for item in member.listing.entries() {
+            let is_below = |item: &&ListingEntry| item.entry.path.starts_with(path);
+            for item in member.listing.entries().iter().filter(is_below) {
                 let at = &item.entry.path;
                 let is_gone =
                     Entry::deletion(at).is_ok_and(|gone| self.found.contains_key(&gone.path));
-                if at.starts_with(path) && !self.found.contains_key(at) && !is_gone {
+                if !self.found.contains_key(at) && !is_gone {
                     self.put(at.clone(), (number, item));
                 }
             }
         }
     }
-}
-
-fn has_directory(members: &[Member<'_>], path: &TreePath) -> bool {
-    let found = members.iter().filter_map(|member| member.listing.find(path));
-    found.map(|item| &item.entry.kind).any(|kind| *kind == Kind::Directory)
 }
 
 fn is_directory((_, item): &Claim<'_>) -> bool {
@@ -379,15 +366,8 @@ mod tests {
     fn a_directory_over_a_symlink_moves_to_its_target() {
         let base = listing(&[("run", "d 755"), ("var", "d 755"), ("var/run", "l /run")]);
         let other = listing(&[("var", "d 755"), ("var/run", "d 755"), ("var/run/x", "x")]);
-        let through = found(&[("base", &base), ("other", &other)], &[], &[]);
-        assert_eq!(through.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
-        // To dpkg a link that leads nowhere is no directory.
-        let dangling = listing(&[("var", "d 755"), ("var/run", "l /run")]);
-        let members = [("dangling", &dangling), ("other", &other)];
-        let refused = found(&members, &[], &[]).unwrap_err();
-        assert_eq!(refused[0].path.as_str(), "var/run");
-        let replaced = found(&members, &[], &[(1, 0)]).unwrap();
-        assert_eq!(replaced, [("var/run".into(), None), ("var/run/x".into(), Some(1))]);
+        let found = found(&[("base", &base), ("other", &other)], &[], &[]);
+        assert_eq!(found.unwrap(), [("run/x".into(), Some(1)), ("var/run".into(), None)]);
     }
 
     #[test]
