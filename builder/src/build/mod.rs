@@ -702,17 +702,15 @@ impl Builder<'_> {
         let mut spool = self.store.spool();
         for part in parts {
             self.store.read_tree(part, |entry: &Entry, content: &mut dyn Read| {
-                let there = spool.entry(&entry.path).map(|it| it.kind == Kind::Directory);
-                match (&entry.kind, there) {
-                    // The first package that has a directory decides, as when it is unpacked.
-                    (Kind::Directory, Some(true)) => {}
+                let is_directory = |entry: &Entry| entry.kind == Kind::Directory;
+                if !is_directory(entry) {
                     // A link hides a directory of a tree below, with all in it.
-                    (_, Some(true)) => {
-                        spool.remove_below(&entry.path);
-                        spool.replace(entry.clone(), content)?;
-                    }
-                    _ => spool.replace(entry.clone(), content)?,
+                    spool.remove_below(&entry.path);
+                } else if spool.entry(&entry.path).is_some_and(is_directory) {
+                    // The first package that has a directory decides, as when it is unpacked.
+                    return Ok(());
                 }
+                spool.replace(entry.clone(), content)?;
                 Ok::<(), BuildError>(())
             })?;
         }

@@ -132,15 +132,13 @@ impl System<'_> {
             .chain(self.above.iter().copied())
             .map(|output| *output.path.hash())
             .collect();
+        // In the order of unpacking, which corrections go by.
         let controls: Vec<String> =
-            work.packages.iter().map(|package| package.control.path.hash().to_string()).collect();
-        let unpacked: Vec<&str> =
-            work.unpacked().into_iter().map(|package| package.name.as_str()).collect();
+            work.unpacked().iter().map(|package| package.control.path.hash().to_string()).collect();
         let texts = self.accounts()?.to_texts();
         let mut derivation = Derivation::new("finish", VERSION)
             .with_inputs(trees)
             .with_arg("controls", controls)
-            .with_arg("unpacked", unpacked)
             .with_arg("essential", work.is_essential)
             .with_arg("accounts", vec![texts.passwd, texts.group, texts.shadow, texts.gshadow])
             .with_arg("diversions", diversion_texts(&work.diversions));

@@ -36,23 +36,9 @@ struct Leaving<'a> {
 impl Leaving<'_> {
     /// Applies each rule; the secrets that removed files held, each with its rule.
     fn remove_by_rules(&mut self, table: &StateTable) -> Result<Vec<(Vec<u8>, usize)>, SpoolError> {
-        let mut all = Vec::new();
+        let mut secrets = Vec::new();
         for entry in self.entries(|entry| entry.kind != Kind::Deletion) {
-            let mut rule = None;
-            for number in table.matching(&entry) {
-                let Some(mark) = &table.rule(number).secret else {
-                    rule = Some(number);
-                    break;
-                };
-                let content = self.spool.content(&entry.path)?.unwrap_or_default();
-                let secrets = secrets(&content, mark.as_bytes());
-                if !secrets.is_empty() {
-                    all.extend(secrets.into_iter().map(|secret| (secret, number)));
-                    rule = Some(number);
-                    break;
-                }
-            }
-            let Some(rule) = rule else { continue };
+            let Some(rule) = self.deciding_rule(table, &entry, &mut secrets)? else { continue };
             if table.rule(rule).empty {
                 let empty = Entry::file(entry.path.clone(), 0o644, 0);
                 self.spool.replace(empty, &mut std::io::empty())?;
@@ -61,7 +47,26 @@ impl Leaving<'_> {
                 self.remove(entry.path, rule);
             }
         }
-        Ok(all)
+        Ok(secrets)
+    }
+
+    /// The rule that an entry goes by, if any; secrets that it names are added to `found`.
+    fn deciding_rule(
+        &mut self,
+        table: &StateTable,
+        entry: &Entry,
+        found: &mut Vec<(Vec<u8>, usize)>,
+    ) -> Result<Option<usize>, SpoolError> {
+        for number in table.matching(entry) {
+            let Some(mark) = &table.rule(number).secret else { return Ok(Some(number)) };
+            let content = self.spool.content(&entry.path)?.unwrap_or_default();
+            let secrets = secrets(&content, mark.as_bytes());
+            if !secrets.is_empty() {
+                found.extend(secrets.into_iter().map(|secret| (secret, number)));
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
     }
 
     /// Files that hold a secret of a removed file: the configuration of the program that is to use it.

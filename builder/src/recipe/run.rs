@@ -335,8 +335,8 @@ impl Job<'_> {
         }
         // Tests of programs listen on localhost, and there is nobody to ask who that is.
         if root.look("etc/hosts")?.is_none() {
-            let mut names = vec!["localhost"];
-            names.extend(Some(&*request.hostname).filter(|name| *name != "localhost"));
+            let mut names = vec!["localhost", &request.hostname];
+            names.dedup();
             let lines =
                 ["127.0.0.1", "::1"].map(|address| format!("{address} {}\n", names.join(" ")));
             root.write_file("etc/hosts", lines.concat().as_bytes(), 0o644, (0, 0))?;
